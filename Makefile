@@ -1,0 +1,47 @@
+# Two commands are all a new machine needs: `make demo` and `make test`.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+RUNS ?= runs
+
+.PHONY: help install demo test check format bench clean
+
+help:
+	@echo "make demo    set up, run a small real campaign on CPU with the embedded model, say where to look"
+	@echo "make test    set up and run the tests"
+	@echo "make check   lint, format, import contracts, types, tests: what CI runs"
+	@echo "make bench   print the benchmark tables (minutes)"
+
+$(BIN)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; $$($(PYTHON) --version) was found. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { echo "no venv module: on Debian and Ubuntu, apt install python3-venv"; exit 1; }
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	@touch $@
+
+install: $(BIN)/.installed
+
+demo: install
+	@$(BIN)/move37 run demo.toml --name demo-$$(date +%m%d-%H%M%S) --runs-dir $(RUNS)
+
+test: install
+	$(BIN)/pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install
+	$(BIN)/python -m benchmarks.reference_mixers
+	$(BIN)/python -m benchmarks.startup
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""Researcher, coder and analyst, and the gateway through which they reach a language model."""

@@ -1,0 +1,172 @@
+"""What a role is shown: plain frozen values, put together by the campaign and rendered by the role.
+
+Nothing here is looked up or computed later: a context is complete, so that the same context renders to the same
+bytes and a replay needs neither store nor model. Lists arrive ordered and already capped by the caller.
+
+Not covered: where the values come from (the experiment memory), and which of them to show (the campaign's selection).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from agents.replies import Hypothesis
+
+MessageRole = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a chat."""
+
+    role: MessageRole
+    content: str
+
+    def as_dict(self) -> dict[str, str]:
+        return {"role": self.role, "content": self.content}
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A rendered request and the content hashes of the templates it was rendered from."""
+
+    messages: tuple[Message, ...]
+    template_hashes: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """A task as a role sees it.
+
+    `chance` is the accuracy of guessing, on the same scale as the measured values shown.
+    """
+
+    name: str
+    title: str
+    chance: float
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """What does not change during a campaign; rendered first, so that a server can cache it."""
+
+    campaign: str
+    track: str
+    tier: str
+    tasks: tuple[TaskView, ...]
+    contract: str
+    d_model: int
+    n_layers: int
+    allowed_imports: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramView:
+    """An architecture program with what it achieved; `hypothesis` is empty for a starter."""
+
+    experiment: str
+    name: str
+    source: str
+    score: float | None
+    per_task: Mapping[str, float] = field(default_factory=dict)
+    per_seed: Mapping[str, list[float]] = field(default_factory=dict)
+    hypothesis: str = ""
+    change: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryItem:
+    """One earlier experiment in a line, whatever became of it."""
+
+    experiment: str
+    name: str
+    status: str
+    reason: str
+    score: float | None
+    parent: str | None
+    parent_score: float | None
+    change: str
+    design: str
+
+
+@dataclass(frozen=True, slots=True)
+class LessonView:
+    """An analyst's claim with its evidence level and the score difference it was drawn from."""
+
+    experiment: str
+    claim: str
+    level: str
+    change: str
+    effect: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Collision:
+    """An earlier experiment that a proposal of this very experiment repeated."""
+
+    experiment: str
+    name: str
+    status: str
+    score: float | None
+    design: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResearchContext:
+    """For the researcher. `history` is most recent first; `collisions` are to be avoided."""
+
+    brief: Brief
+    parent: ProgramView
+    exemplars: tuple[ProgramView, ...] = ()
+    history: tuple[HistoryItem, ...] = ()
+    lessons: tuple[LessonView, ...] = ()
+    collisions: tuple[Collision, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CodeContext:
+    """For the coder: write the program of this hypothesis."""
+
+    brief: Brief
+    hypothesis: Hypothesis
+    parent: ProgramView
+    exemplars: tuple[ProgramView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RepairContext:
+    """For the coder: `source` was rejected by `gate`."""
+
+    brief: Brief
+    hypothesis: Hypothesis
+    source: str
+    gate: str
+    reason: str
+    message: str
+    line: int | None
+    attempt: int
+    attempts_left: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnalysisContext:
+    """For the analyst: what was predicted and what was measured.
+
+    `curves` maps a task to (fraction of the training budget, accuracy) pairs.
+    """
+
+    brief: Brief
+    experiment: str
+    hypothesis: Hypothesis
+    source: str
+    status: str
+    reason: str
+    parent: ProgramView
+    per_task: Mapping[str, float] = field(default_factory=dict)
+    per_seed: Mapping[str, list[float]] = field(default_factory=dict)
+    curves: Mapping[str, list[tuple[float, float]]] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
+    parent_cost: Mapping[str, float] = field(default_factory=dict)

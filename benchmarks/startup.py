@@ -1,0 +1,49 @@
+"""How long the command line takes to answer: `--help` and `status`, beside a bare interpreter.
+
+Interleaved, medians of N runs of real processes; prints a markdown table. `status` reads a store with one campaign.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from memory.store import open_store
+
+ROOT = Path(__file__).resolve().parents[1]
+LIMIT_S = 0.4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=15)
+    runs = parser.parse_args().runs
+    with tempfile.TemporaryDirectory() as directory:
+        store = open_store(f"sqlite:///{directory}/move37.db", create=True)
+        store.create_campaign(
+            name="one", config={}, config_hash="", objective={}, objective_hash="", seed=0, arms=["starters"]
+        )
+        store.close()
+        python = [sys.executable]
+        commands = {
+            "python -c pass": [*python, "-c", "pass"],
+            "move37 --help": [*python, "-m", "move37", "--help"],
+            "move37 status": [*python, "-m", "move37", "status", "--runs-dir", directory],
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in commands}
+        for _ in range(runs):
+            for name, command in commands.items():
+                started = time.perf_counter()
+                subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+                seconds[name].append(time.perf_counter() - started)
+    print("| command | median s | fastest s | limit s |\n|---|---|---|---|")
+    for name, values in seconds.items():
+        limit = "" if name.startswith("python") else f"{LIMIT_S}"
+        print(f"| `{name}` | {statistics.median(values):.3f} | {min(values):.3f} | {limit} |")
+
+
+if __name__ == "__main__":
+    main()

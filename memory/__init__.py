@@ -1,0 +1,1 @@
+"""The experiment memory: every attempt, exchange, trial and verdict of every campaign, kept for good."""

@@ -1,0 +1,168 @@
+"""Connections, transactions and the translation of database errors.
+
+Notable:
+- SQLite runs in WAL mode with synchronous=NORMAL: a killed process loses nothing that was committed; a power cut may
+  lose the last transactions but does not damage the file.
+- Writes begin with BEGIN IMMEDIATE, so that two writers queue at the start instead of failing at the end.
+- An in-memory SQLite store has one connection which its users share in turn; never nest transactions of one thread.
+Not covered: which tables there are (memory/models.py), how they come to be (memory/schema.py).
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
+
+from memory.columns import json_text
+from memory.errors import Conflict, MemoryStoreError, StoreBusy, StoreCorrupt, StoreFull, StoreUnavailable, ValueRefused
+
+_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+# Growing the shared-memory file of the WAL fails with an I/O error, not with SQLITE_FULL, when the device is full.
+_FULL_IO = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_WRITE})
+_PG_FULL = frozenset({"53100"})
+_PG_BUSY = frozenset({"40001", "40P01", "55P03"})
+
+_FREE_SPACE = "Free some space and repeat: nothing of this step was stored, everything before it was"
+_WAIT = "Wait for the other process, or stop it, and repeat"
+_RESTORE = "Restore it from a backup, or name another file"
+
+
+class Database:
+    """An engine with the transactions of the store: `read`, `write`, and `connection` for schema work."""
+
+    def __init__(self, url: str, *, busy_timeout_s: float) -> None:
+        self.url = _parsed(url)
+        self.shown_url = self.url.render_as_string(hide_password=True)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._busy_timeout_ms = int(busy_timeout_s * 1000)
+        self.engine = self._engine()
+        self._writer = self.engine.execution_options(move37_begin="BEGIN IMMEDIATE")
+
+    @property
+    def is_memory(self) -> bool:
+        """Whether this is a SQLite database in memory."""
+        return self.is_sqlite and self.url.database in (None, "", ":memory:")
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self.engine.dispose()
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """One read transaction: a consistent view. Raises the errors of memory/errors.py."""
+        with self._session(self.engine) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One write transaction, committed at the end, rolled back by any exception."""
+        with self._session(self._writer) as session:
+            yield session
+
+    @contextmanager
+    def connection(self, *, write: bool = False) -> Iterator[Connection]:
+        """A bare connection in a transaction."""
+        with self.translated(), (self._writer if write else self.engine).begin() as connection:
+            yield connection
+
+    def use_wal(self) -> None:
+        """Switch a SQLite file to WAL: a property of the file, which cannot change within a transaction."""
+        outside = self.engine.execution_options(move37_begin="")
+        with self.translated(), outside.connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+
+    @contextmanager
+    def _session(self, engine: Engine) -> Iterator[Session]:
+        with self.translated(), Session(engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Turn errors of the driver into typed ones."""
+        try:
+            yield
+        except IntegrityError as error:
+            raise self._integrity(error) from error
+        except DBAPIError as error:
+            raise self._typed(error) from error
+        except (OverflowError, UnicodeEncodeError) as error:  # of the SQLite driver, before SQLAlchemy sees them
+            raise ValueRefused("a value", str(error)) from error
+        except PoolTimeout as error:
+            raise StoreBusy(self.shown_url, f"no connection became free ({error})", _WAIT) from error
+
+    def _integrity(self, error: IntegrityError) -> MemoryStoreError:
+        return Conflict("row in", self.shown_url, f"the database refused the write: {_first_line(error)}")
+
+    def _typed(self, error: DBAPIError) -> MemoryStoreError:
+        why = _first_line(error)
+        extended = getattr(error.orig, "sqlite_errorcode", None)
+        state = getattr(error.orig, "sqlstate", None)
+        if extended is not None:
+            if extended & 0xFF == sqlite3.SQLITE_FULL or extended in _FULL_IO:
+                return StoreFull(self.shown_url, f"the device is full ({why})", _FREE_SPACE)
+            if extended & 0xFF in _BUSY:
+                return StoreBusy(self.shown_url, f"another process is writing ({why})", _WAIT)
+            if extended & 0xFF in _CORRUPT:
+                return StoreCorrupt(self.shown_url, f"the file is damaged or no database ({why})", _RESTORE)
+        if state in _PG_FULL:
+            return StoreFull(self.shown_url, f"the server's device is full ({why})", _FREE_SPACE)
+        if state in _PG_BUSY:
+            return StoreBusy(self.shown_url, f"the server broke a conflict with another writer ({why})", _WAIT)
+        if isinstance(error, DataError):
+            return ValueRefused("a value", why)
+        return StoreUnavailable(self.shown_url, why, "Check that the path or server exists and can be written")
+
+    def _engine(self) -> Engine:
+        options: dict[str, Any] = {"json_serializer": json_text}
+        if self.is_sqlite:
+            options["connect_args"] = {"check_same_thread": False, "timeout": self._busy_timeout_ms / 1000}
+            options["poolclass"] = QueuePool
+            if self.is_memory:
+                options |= {"pool_size": 1, "max_overflow": 0}
+        try:
+            engine = create_engine(self.url, **options)
+        except ModuleNotFoundError as error:
+            raise StoreUnavailable(
+                self.shown_url, f"its driver is not installed ({error})", "pip install 'move37[postgresql]'"
+            ) from error
+        if self.is_sqlite:
+            event.listen(engine, "connect", self._on_sqlite_connect)
+            event.listen(engine, "begin", _begin_sqlite)
+        return engine
+
+    def _on_sqlite_connect(self, connection: sqlite3.Connection, _record: object) -> None:
+        # The driver's own transactions begin late and deferred; ours begin in `_begin_sqlite`.
+        connection.isolation_level = None
+        for pragma in (f"busy_timeout={self._busy_timeout_ms}", "foreign_keys=ON", "synchronous=NORMAL"):
+            connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    begin = connection.get_execution_options().get("move37_begin", "BEGIN")
+    if begin:
+        connection.exec_driver_sql(begin)
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+        parsed.get_dialect()
+    except (ArgumentError, NoSuchModuleError) as error:
+        shown = url if "@" not in url else "(password not shown)"
+        raise StoreUnavailable(
+            shown, f"this is no database URL ({_first_line(error)})", "Write for example sqlite:///runs/move37.db"
+        ) from error
+    return parsed
+
+
+def _first_line(error: Exception) -> str:
+    original = getattr(error, "orig", None) or error
+    lines = str(original).splitlines()
+    return lines[0] if lines else type(original).__name__

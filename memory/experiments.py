@@ -1,0 +1,163 @@
+"""Experiments: opened, selected, finished; never changed afterwards."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, get_args
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session as Transaction
+
+from memory import rows
+from memory.columns import maybe_finite, plain
+from memory.errors import Conflict, ValueRefused
+from memory.models import AttemptRow, ExperimentRow, ProgramRow, snapshot
+from memory.records import Experiment, ExperimentKind, FinalStatus
+
+
+def find(session: Transaction, experiment_id: str) -> Experiment:
+    """One experiment."""
+    return _record(session, rows.experiment(session, experiment_id))
+
+
+def listed(
+    session: Transaction, campaign_id: str, *, status: str | None, arm: str | None, up_to_index: int | None
+) -> list[Experiment]:
+    """Experiments of a campaign by index."""
+    n_attempts = (
+        select(func.count()).where(AttemptRow.experiment_id == ExperimentRow.id).correlate(ExperimentRow)
+    ).scalar_subquery()
+    query = select(ExperimentRow, n_attempts).where(ExperimentRow.campaign_id == campaign_id)
+    if status is not None:
+        query = query.where(ExperimentRow.status == status)
+    if arm is not None:
+        query = query.where(ExperimentRow.arm == arm)
+    if up_to_index is not None:
+        query = query.where(ExperimentRow.index <= up_to_index)
+    found = session.execute(query.order_by(ExperimentRow.index)).all()
+    return [snapshot(Experiment, row, attempts=count) for row, count in found]
+
+
+def open_(
+    session: Transaction,
+    now: datetime,
+    campaign_id: str,
+    index: int,
+    *,
+    fixed: Mapping[str, str],
+    name: str,
+    environment: Mapping[str, Any],
+) -> Experiment:
+    """The experiment of this index, new or as it is."""
+    campaign = rows.campaign(session, campaign_id)
+    if index < 0:
+        raise ValueRefused(f"experiment index {index}", "indices count from 0")
+    if fixed["kind"] not in get_args(ExperimentKind):
+        raise ValueRefused(f"experiment kind {fixed['kind']!r}", f"it is not one of {get_args(ExperimentKind)}")
+    experiment_id = f"{campaign.name}-{index:04d}"
+    row = session.get(ExperimentRow, experiment_id)
+    if row is not None:
+        rows.must_agree("experiment", experiment_id, row, fixed)
+        return _record(session, row)
+    row = ExperimentRow(
+        id=experiment_id,
+        campaign_id=campaign_id,
+        index=index,
+        arm=rows.word(fixed["arm"], "arm"),
+        kind=fixed["kind"],
+        track=rows.word(fixed["track"], "track"),
+        tier=rows.word(fixed["tier"], "tier"),
+        status="open",
+        reason="",
+        message="",
+        parent_id=None,
+        exemplar_ids=[],
+        selection={},
+        selected_at=None,
+        name=name,
+        hypothesis=None,
+        program_sha256=None,
+        duplicate_of=None,
+        score=None,
+        environment=plain(environment, "environment"),
+        created_at=now,
+        finished_at=None,
+    )
+    session.add(row)
+    session.flush()
+    return _record(session, row)
+
+
+def select_(
+    session: Transaction,
+    now: datetime,
+    experiment_id: str,
+    parent_id: str | None,
+    *,
+    exemplar_ids: Sequence[str],
+    selection: Mapping[str, Any],
+) -> Experiment:
+    """Store what the experiment starts from, once."""
+    row = rows.experiment(session, experiment_id)
+    wanted = {
+        "parent_id": parent_id,
+        "exemplar_ids": [str(exemplar) for exemplar in exemplar_ids],
+        "selection": plain(selection, "selection"),
+    }
+    if row.selected_at is not None:
+        rows.must_agree("experiment", experiment_id, row, wanted)
+        return _record(session, row)
+    rows.open_experiment(session, experiment_id, "selecting")
+    for source in [*([parent_id] if parent_id is not None else []), *exemplar_ids]:
+        if rows.experiment(session, source).status == "open":
+            raise Conflict("experiment", experiment_id, f"it cannot build on {source}, which is not finished")
+    for column, value in wanted.items():
+        setattr(row, column, value)
+    row.selected_at = now
+    session.flush()
+    return _record(session, row)
+
+
+def finish(
+    session: Transaction,
+    now: datetime,
+    experiment_id: str,
+    required: Mapping[str, Any],
+    optional: Mapping[str, Any],
+) -> Experiment:
+    """Give the final status."""
+    row = rows.experiment(session, experiment_id)
+    if required["status"] not in get_args(FinalStatus):
+        raise ValueRefused(f"final status {required['status']!r}", f"it is not one of {get_args(FinalStatus)}")
+    wanted = dict(required) | {name: value for name, value in optional.items() if value is not None}
+    wanted["score"] = maybe_finite(required["score"], f"score of {experiment_id}")
+    for name in ("hypothesis", "environment"):
+        if name in wanted:
+            wanted[name] = plain(wanted[name], name)
+    if row.status != "open":
+        rows.must_agree("experiment", experiment_id, row, wanted)
+        return _record(session, row)
+    if wanted["reason"]:
+        rows.word(wanted["reason"], "reason")
+    if "program_sha256" in wanted:
+        rows.get(session, ProgramRow, "program", wanted["program_sha256"])
+    if "duplicate_of" in wanted:
+        rows.experiment(session, wanted["duplicate_of"])
+    _check_final(experiment_id, wanted)
+    for column, value in wanted.items():
+        setattr(row, column, value)
+    row.finished_at = now
+    session.flush()
+    return _record(session, row)
+
+
+def _check_final(experiment_id: str, wanted: Mapping[str, Any]) -> None:
+    status = wanted["status"]
+    if status == "completed" and (wanted["score"] is None or "program_sha256" not in wanted):
+        raise Conflict("experiment", experiment_id, "completed means measured: it needs a score and a program")
+    if status == "duplicate" and wanted.get("duplicate_of") in (None, experiment_id):
+        raise Conflict("experiment", experiment_id, "a duplicate needs the other experiment that it repeats")
+
+
+def _record(session: Transaction, row: ExperimentRow) -> Experiment:
+    count = session.scalar(select(func.count()).where(AttemptRow.experiment_id == row.id))
+    return snapshot(Experiment, row, attempts=count)

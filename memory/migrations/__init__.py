@@ -1,0 +1,1 @@
+"""The schema's history: one alembic revision per file in `versions`, named r<revision>_<what>.py."""

@@ -1,0 +1,1 @@
+"""The revisions, oldest first. A revision never changes once it was released."""

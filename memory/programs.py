@@ -1,0 +1,212 @@
+"""Programs, the attempts that wrote them, what the gates said, and who holds which identity."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from hashlib import sha256
+from typing import Any, get_args
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session as Transaction
+
+from memory import rows
+from memory.columns import plain
+from memory.errors import Conflict, NotFound, ProgramUnstorable, ValueRefused
+from memory.identity import l0, literal_hash
+from memory.models import AttemptRow, IdentityRow, ProgramRow, VerdictRow, snapshot
+from memory.records import (
+    Attempt,
+    AttemptOrigin,
+    AttemptOutcome,
+    GateVerdict,
+    Identity,
+    Program,
+    Reservation,
+)
+
+_VERDICT_FIELDS = frozenset({"gate", "passed", "reason", "message", "line", "detail"})
+
+
+def put(session: Transaction, now: datetime, source: str) -> str:
+    """Store a program under the hash of its bytes."""
+    if "\x00" in source:
+        raise ProgramUnstorable("the program", f"it holds NUL at character {source.index(chr(0))}")
+    try:
+        data = source.encode()
+    except UnicodeEncodeError as error:
+        raise ProgramUnstorable("the program", f"it holds a lone surrogate at character {error.start}") from error
+    key = sha256(data).hexdigest()
+    if session.get(ProgramRow, key) is None:
+        row = ProgramRow(
+            sha256=key,
+            source=source,
+            n_lines=len(source.splitlines()),
+            l0=l0(source),
+            literal_hash=literal_hash(source),
+            created_at=now,
+        )
+        _insert_unless_there(session, row)
+    return key
+
+
+def find(session: Transaction, key: str) -> Program:
+    """One program."""
+    return snapshot(Program, rows.get(session, ProgramRow, "program", key))
+
+
+def attempts(session: Transaction, experiment_id: str) -> list[Attempt]:
+    """The attempts of an experiment by number."""
+    query = select(AttemptRow).where(AttemptRow.experiment_id == experiment_id).order_by(AttemptRow.number)
+    return [snapshot(Attempt, row) for row in session.scalars(query)]
+
+
+def put_attempt(
+    session: Transaction, now: datetime, experiment_id: str, number: int, given: Mapping[str, Any]
+) -> Attempt:
+    """Store an attempt or fill its gaps."""
+    experiment = rows.experiment(session, experiment_id)
+    if given["origin"] not in get_args(AttemptOrigin):
+        raise ValueRefused(f"attempt origin {given['origin']!r}", f"it is not one of {get_args(AttemptOrigin)}")
+    wanted = dict(given)
+    if wanted["hypothesis"] is not None:
+        wanted["hypothesis"] = plain(wanted["hypothesis"], "hypothesis")
+    if wanted["program_sha256"] is not None:
+        rows.get(session, ProgramRow, "program", wanted["program_sha256"])
+    key = f"{experiment_id}/{number}"
+    row = session.get(AttemptRow, (experiment_id, number))
+    if row is None:
+        rows.open_experiment(session, experiment.id, "another attempt")
+        row = AttemptRow(
+            experiment_id=experiment_id,
+            number=number,
+            outcome=None,
+            detail={},
+            created_at=now,
+            closed_at=None,
+            **wanted,
+        )
+        session.add(row)
+    else:
+        gaps = {name for name in ("hypothesis", "program_sha256") if getattr(row, name) is None}
+        if row.outcome is not None and any(wanted[name] is not None for name in gaps):
+            raise Conflict("attempt", key, f"it is closed ({row.outcome}) and takes no {', '.join(sorted(gaps))}")
+        stated = {name: value for name, value in wanted.items() if value is not None and name not in gaps}
+        rows.must_agree("attempt", key, row, stated)
+        for name in gaps:
+            if wanted[name] is not None:
+                setattr(row, name, wanted[name])
+    session.flush()
+    return snapshot(Attempt, row)
+
+
+def close_attempt(
+    session: Transaction,
+    now: datetime,
+    experiment_id: str,
+    number: int,
+    *,
+    outcome: AttemptOutcome,
+    detail: Mapping[str, Any],
+) -> Attempt:
+    """Give an attempt its outcome."""
+    row = rows.get(session, AttemptRow, "attempt", (experiment_id, number))
+    if outcome not in get_args(AttemptOutcome):
+        raise ValueRefused(f"attempt outcome {outcome!r}", f"it is not one of {get_args(AttemptOutcome)}")
+    wanted = {"outcome": outcome, "detail": plain(detail, "attempt detail")}
+    if row.outcome is not None:
+        rows.must_agree("attempt", f"{experiment_id}/{number}", row, wanted)
+        return snapshot(Attempt, row)
+    row.outcome, row.detail, row.closed_at = outcome, wanted["detail"], now
+    session.flush()
+    return snapshot(Attempt, row)
+
+
+def verdicts(session: Transaction, experiment_id: str, attempt: int | None) -> list[GateVerdict]:
+    """Verdicts in the order of the ladder."""
+    query = select(VerdictRow).where(VerdictRow.experiment_id == experiment_id)
+    if attempt is not None:
+        query = query.where(VerdictRow.attempt == attempt)
+    return [
+        snapshot(GateVerdict, row) for row in session.scalars(query.order_by(VerdictRow.attempt, VerdictRow.position))
+    ]
+
+
+def put_verdicts(
+    session: Transaction,
+    experiment_id: str,
+    attempt: int,
+    given: Sequence[Mapping[str, Any]],
+    first_position: int,
+) -> list[GateVerdict]:
+    """Store verdicts at their positions."""
+    rows.get(session, AttemptRow, "attempt", (experiment_id, attempt))
+    for position, verdict in enumerate(given, start=first_position):
+        wanted = _verdict(verdict)
+        row = session.get(VerdictRow, (experiment_id, attempt, position))
+        if row is not None:
+            rows.must_agree("verdict", f"{experiment_id}/{attempt}/{position}", row, wanted)
+            continue
+        rows.open_experiment(session, experiment_id, "another verdict")
+        session.add(VerdictRow(experiment_id=experiment_id, attempt=attempt, position=position, **wanted))
+    session.flush()
+    return verdicts(session, experiment_id, attempt)
+
+
+def _verdict(given: Mapping[str, Any]) -> dict[str, Any]:
+    if set(given) - _VERDICT_FIELDS or not {"gate", "passed", "reason"} <= set(given):
+        raise ValueRefused(
+            f"a verdict with {sorted(given)}", "it has gate, passed, reason and optionally message, line, detail"
+        )
+    return {
+        "gate": rows.word(given["gate"], "gate"),
+        "passed": bool(given["passed"]),
+        "reason": rows.word(given["reason"], "reason"),
+        "message": given.get("message") or "",
+        "line": given.get("line"),
+        "detail": plain(dict(given.get("detail") or {}), "verdict detail"),
+    }
+
+
+def identity(session: Transaction, campaign_id: str, level: str, key: str) -> Identity | None:
+    """Who holds a key."""
+    row = session.get(IdentityRow, (campaign_id, level, key))
+    return None if row is None else snapshot(Identity, row)
+
+
+def identities(session: Transaction, experiment_id: str) -> list[Identity]:
+    """The keys that an experiment holds."""
+    query = select(IdentityRow).where(IdentityRow.experiment_id == experiment_id)
+    return [snapshot(Identity, row) for row in session.scalars(query.order_by(IdentityRow.level, IdentityRow.key))]
+
+
+def reserve(
+    session: Transaction, now: datetime, experiment_id: str, *, campaign_id: str, level: str, key: str
+) -> Reservation:
+    """Claim a key: the first experiment keeps it."""
+    experiment = rows.experiment(session, experiment_id)
+    if experiment.campaign_id != campaign_id:
+        raise Conflict("experiment", experiment_id, f"it belongs to campaign {experiment.campaign_id}")
+    held = session.get(IdentityRow, (campaign_id, level, key))
+    if held is None:
+        row = IdentityRow(
+            campaign_id=campaign_id,
+            level=rows.word(level, "identity level"),
+            key=rows.word(key, "identity key"),
+            experiment_id=experiment_id,
+            created_at=now,
+        )
+        _insert_unless_there(session, row)
+        held = session.get(IdentityRow, (campaign_id, level, key))
+    if held is None:
+        raise NotFound("identity", f"{campaign_id}/{level}/{key}")
+    return Reservation(granted=held.experiment_id == experiment_id, owner=held.experiment_id)
+
+
+def _insert_unless_there(session: Transaction, row: ProgramRow | IdentityRow) -> None:
+    # On SQLite the write lock makes the look-up before this conclusive; on PostgreSQL another transaction may have
+    # committed the same key since, and the unique constraint tells.
+    try:
+        with session.begin_nested():
+            session.add(row)
+    except IntegrityError:
+        session.expire_all()

@@ -1,0 +1,180 @@
+"""Reading the experiment memory: everything that asks and nothing that writes.
+
+The dashboard, `status` and reports need only this class; `memory.store.Store` adds the writes.
+"""
+
+from memory import accounting, campaigns, exchanges, experiments, knowledge, programs, trials
+from memory.database import Database
+from memory.records import (
+    Analysis,
+    Attempt,
+    Campaign,
+    Counts,
+    Event,
+    Exchange,
+    Experiment,
+    Finding,
+    GateVerdict,
+    Identity,
+    Lesson,
+    Program,
+    Session,
+    Spent,
+    Trial,
+)
+
+
+class StoreReader:
+    """The reading half of a store.
+
+    Invariants:
+        - A read is one transaction and returns detached snapshots (memory/records.py): later writes do not change
+          them, and changing their dictionaries changes nothing stored.
+        - Lists are in a fixed order: campaigns, sessions, lessons, findings by creation; experiments by index;
+          trials by experiment, data, tier, task, seed; exchanges and attempts in the order they were made.
+        - Any thread may call any method at any time; each call takes its own connection.
+
+    Every method raises `StoreUnavailable` or a subclass when the database cannot answer.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @property
+    def url(self) -> str:
+        """Where the store is, without a password."""
+        return self._database.shown_url
+
+    def close(self) -> None:
+        """Close the connections; an in-memory store is gone afterwards."""
+        self._database.close()
+
+    def campaign(self, name_or_id: str) -> Campaign:
+        """One campaign, by id or by name.
+
+        Raises:
+            NotFound: there is none.
+        """
+        with self._database.read() as session:
+            return campaigns.find(session, name_or_id)
+
+    def campaigns(self) -> list[Campaign]:
+        """All campaigns, oldest first."""
+        with self._database.read() as session:
+            return campaigns.listed(session)
+
+    def sessions(self, campaign_id: str) -> list[Session]:
+        """The sessions of a campaign, oldest first."""
+        with self._database.read() as session:
+            return campaigns.sessions(session, campaign_id)
+
+    def experiment(self, experiment_id: str) -> Experiment:
+        """One experiment.
+
+        Raises:
+            NotFound: there is none.
+        """
+        with self._database.read() as session:
+            return experiments.find(session, experiment_id)
+
+    def experiments(
+        self, campaign_id: str, *, status: str | None = None, arm: str | None = None, up_to_index: int | None = None
+    ) -> list[Experiment]:
+        """Experiments of a campaign by index; `up_to_index` is inclusive."""
+        with self._database.read() as session:
+            return experiments.listed(session, campaign_id, status=status, arm=arm, up_to_index=up_to_index)
+
+    def program(self, sha256: str) -> Program:
+        """One program.
+
+        Raises:
+            NotFound: there is none.
+        """
+        with self._database.read() as session:
+            return programs.find(session, sha256)
+
+    def attempts(self, experiment_id: str) -> list[Attempt]:
+        """The attempts of an experiment by number."""
+        with self._database.read() as session:
+            return programs.attempts(session, experiment_id)
+
+    def verdicts(self, experiment_id: str, attempt: int | None = None) -> list[GateVerdict]:
+        """The verdicts of an experiment, or of one of its attempts, in the order of the ladder."""
+        with self._database.read() as session:
+            return programs.verdicts(session, experiment_id, attempt)
+
+    def identity(self, campaign_id: str, level: str, key: str) -> Identity | None:
+        """Who holds this key in this campaign, if anybody."""
+        with self._database.read() as session:
+            return programs.identity(session, campaign_id, level, key)
+
+    def identities(self, experiment_id: str) -> list[Identity]:
+        """The keys that an experiment holds, by level."""
+        with self._database.read() as session:
+            return programs.identities(session, experiment_id)
+
+    def trials(self, experiment_id: str | None = None, *, campaign_id: str | None = None) -> list[Trial]:
+        """The trials of one experiment, or of every experiment of a campaign.
+
+        Raises:
+            ValueError: neither or both of the two were given.
+        """
+        with self._database.read() as session:
+            return trials.listed(session, experiment_id=experiment_id, campaign_id=campaign_id)
+
+    def find_exchange(self, experiment_id: str, role: str, attempt: int, turn: int) -> Exchange | None:
+        """The finished exchange at this place, if there is one: look here before calling a model."""
+        with self._database.read() as session:
+            return exchanges.find(session, experiment_id, role, attempt, turn)
+
+    def exchanges(self, experiment_id: str | None = None, *, campaign_id: str | None = None) -> list[Exchange]:
+        """The exchanges of one experiment, or of every experiment of a campaign.
+
+        Raises:
+            ValueError: neither or both of the two were given.
+        """
+        with self._database.read() as session:
+            return exchanges.listed(session, experiment_id=experiment_id, campaign_id=campaign_id)
+
+    def analysis(self, experiment_id: str) -> Analysis | None:
+        """The analysis of an experiment, if there is one."""
+        with self._database.read() as session:
+            return knowledge.analysis(session, experiment_id)
+
+    def lessons(self, campaign_id: str, up_to_index: int | None = None) -> list[Lesson]:
+        """Lessons by index of their experiment; `up_to_index` is inclusive. Retired ones are included."""
+        with self._database.read() as session:
+            return knowledge.lessons(session, campaign_id, up_to_index)
+
+    def findings(self, campaign_id: str) -> list[Finding]:
+        """The findings of a campaign."""
+        with self._database.read() as session:
+            return knowledge.findings(session, campaign_id)
+
+    def events(
+        self,
+        campaign_id: str,
+        *,
+        experiment_id: str | None = None,
+        kind: str | None = None,
+        after: int = 0,
+        limit: int | None = None,
+    ) -> list[Event]:
+        """Events in order of their ids; `after` is the id of the last one already seen."""
+        with self._database.read() as session:
+            return knowledge.events(
+                session, campaign_id, experiment_id=experiment_id, kind=kind, after=after, limit=limit
+            )
+
+    def spent(self, campaign_id: str, *, arm: str | None = None) -> Spent:
+        """What the campaign (or one arm of it) used, summed from its exchanges and trials.
+
+        `wall_s` sums the sessions and is the campaign's even when an arm is asked for.
+        """
+        with self._database.read() as session:
+            return accounting.spent(session, campaign_id, arm)
+
+    def counts(self, campaign_id: str, *, arm: str | None = None) -> Counts:
+        """How many rows of each kind the campaign (or one arm of it) has."""
+        with self._database.read() as session:
+            return accounting.counts(session, campaign_id, arm)

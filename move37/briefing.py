@@ -1,0 +1,268 @@
+"""Fills the contexts that agents are shown from the experiment memory, and draws an experiment's conclusion from it.
+
+Deterministic: the same store state gives the same context, byte for byte. Everything is capped here, by whole items.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agents.contexts import (
+    AnalysisContext,
+    Brief,
+    CodeContext,
+    Collision,
+    HistoryItem,
+    LessonView,
+    ProgramView,
+    RepairContext,
+    ResearchContext,
+    TaskView,
+)
+from agents.replies import Hypothesis
+from evaluator import catalogue, tiers, tracks
+from memory.records import Attempt, Campaign, Experiment, FinalStatus, Trial
+from memory.store import Store
+from move37.config import CampaignConfig
+from move37.errors import CampaignPaused
+
+_LESSONS_SHOWN = 12
+
+
+def brief(campaign: Campaign, config: CampaignConfig) -> Brief:
+    """What stays the same for a whole campaign. It opens every prompt, so that servers can cache it."""
+    objective = config.objective
+    tier = tiers.get(objective.track, objective.tier)
+    contract = tracks.contract(objective.track)
+    tasks = []
+    for name in objective.tasks:
+        task = tier.task(name)
+        tasks.append(TaskView(name, task.title, task.chance, task.description))
+    return Brief(
+        campaign=campaign.name,
+        track=objective.track,
+        tier=objective.tier,
+        tasks=tuple(tasks),
+        contract=contract,
+        d_model=tier.d_model,
+        n_layers=tier.n_layers,
+        allowed_imports=tracks.allowed_imports(objective.track),
+    )
+
+
+def research_context(
+    store: Store, campaign_brief: Brief, experiment: Experiment, visible: Sequence[Experiment], config: CampaignConfig
+) -> ResearchContext:
+    """What the researcher sees: parent, exemplars, what was tried and came of it, lessons, what it just repeated."""
+    parent, exemplars = _shown(store, experiment)
+    scores = {e.id: e.score for e in visible}
+    recent = [e for e in reversed(visible) if e.kind == "proposal"][: config.search.history]
+    history = tuple(_history_item(e, scores) for e in recent)
+    last_visible = visible[-1].index if visible else -1
+    lessons = store.lessons(experiment.campaign_id, up_to_index=last_visible)
+    collisions = []
+    for attempt in store.attempts(experiment.id):
+        if attempt.outcome == "duplicate":
+            owner = store.experiment(str(attempt.detail["duplicate_of"]))
+            collisions.append(Collision(owner.id, owner.name, owner.status, owner.score, _design(attempt.hypothesis)))
+    return ResearchContext(
+        brief=campaign_brief,
+        parent=parent,
+        exemplars=exemplars,
+        history=history,
+        lessons=tuple(
+            LessonView(x.experiment_id, x.claim, x.level, str(x.body.get("change", "")), x.body.get("effect"))
+            for x in lessons[-_LESSONS_SHOWN:]
+        ),
+        collisions=tuple(collisions),
+    )
+
+
+def code_context(store: Store, campaign_brief: Brief, experiment: Experiment, hypothesis: Hypothesis) -> CodeContext:
+    """What the coder sees: the hypothesis, the parent, exemplars with what they achieved."""
+    parent, exemplars = _shown(store, experiment)
+    return CodeContext(brief=campaign_brief, hypothesis=hypothesis, parent=parent, exemplars=exemplars)
+
+
+def repair_context(
+    store: Store, campaign_brief: Brief, experiment: Experiment, hypothesis: Hypothesis, config: CampaignConfig
+) -> RepairContext:
+    """What the coder sees when a gate refused its program."""
+    current, *earlier = reversed(store.attempts(experiment.id))
+    refused = earlier[0]
+    source = store.program(refused.program_sha256).source if refused.program_sha256 else ""
+    line = refused.detail.get("line")
+    return RepairContext(
+        brief=campaign_brief,
+        hypothesis=hypothesis,
+        source=source,
+        gate=str(refused.detail["gate"]),
+        reason=str(refused.detail["reason"]),
+        message=str(refused.detail["message"]),
+        line=line if isinstance(line, int) else None,
+        attempt=current.number,
+        attempts_left=config.search.repairs + 1 - current.number,
+    )
+
+
+def analysis_context(
+    store: Store, campaign_brief: Brief, experiment: Experiment, attempt: Attempt, hypothesis: Hypothesis
+) -> AnalysisContext:
+    """What the analyst sees: predicted and measured, parent and child, per task and seed."""
+    if attempt.program_sha256 is None:
+        raise AssertionError(f"{experiment.id} is analysed without a program")
+    trials = store.trials(experiment.id)
+    parent, _ = _shown(store, experiment)
+    failed = next((t for t in trials if t.state == "failed"), None)
+    curves = {
+        t.task: [(float(p["fraction"]), float(p["accuracy"])) for p in t.curve]
+        for t in trials
+        if t.state == "completed"
+    }
+    return AnalysisContext(
+        brief=campaign_brief,
+        experiment=experiment.id,
+        hypothesis=hypothesis,
+        source=store.program(attempt.program_sha256).source,
+        status="failed" if failed else "completed",
+        reason=f"{failed.reason}: {failed.message}" if failed else "",
+        parent=parent,
+        per_task=per_task(trials),
+        per_seed=per_seed(trials),
+        curves=curves,
+        cost=_cost(attempt.detail),
+        parent_cost=_cost(store.experiment(parent.experiment).environment),
+    )
+
+
+def hypothesis_of(attempts: Sequence[Attempt]) -> Hypothesis:
+    """The hypothesis in force: a repair keeps the one of the attempt it repairs."""
+    for attempt in reversed(attempts):
+        if attempt.hypothesis is not None:
+            return Hypothesis.model_validate(attempt.hypothesis)
+    raise AssertionError("an experiment reached the coder without a hypothesis")
+
+
+def per_seed(trials: Sequence[Trial]) -> dict[str, list[float]]:
+    """Score per task, a value per seed in seed order."""
+    scores: dict[str, list[float]] = {}
+    for trial in sorted(trials, key=lambda t: t.seed):
+        if trial.score is not None:
+            scores.setdefault(trial.task, []).append(trial.score)
+    return scores
+
+
+def per_task(trials: Sequence[Trial]) -> dict[str, float]:
+    """Score per task, the mean over seeds."""
+    return {task: statistics.fmean(values) for task, values in per_seed(trials).items()}
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """How an experiment ends."""
+
+    status: FinalStatus
+    reason: str
+    message: str
+    score: float | None
+    name: str
+    hypothesis: dict[str, Any] | None
+    program_sha256: str | None
+    environment: dict[str, Any]
+    duplicate_of: str | None = None
+
+
+def conclude(store: Store, experiment: Experiment, attempts: Sequence[Attempt], config: CampaignConfig) -> Conclusion:
+    """Status, reason and score, from attempts and trials. The score is the mean over tasks and seeds."""
+    last = attempts[-1]
+    detail = last.detail
+    status, reason, message, score = _verdict(store, experiment, last, config)
+    hypothesis = next((a.hypothesis for a in reversed(attempts) if a.hypothesis), None)
+    starter = experiment.kind == "starter"
+    return Conclusion(
+        status=status,
+        reason=reason,
+        message=message,
+        score=score,
+        name=_starter_name(config, experiment) if starter else (hypothesis or {}).get("title", ""),
+        hypothesis=hypothesis,
+        program_sha256=next((a.program_sha256 for a in reversed(attempts) if a.program_sha256), None),
+        environment={"cost": detail["cost"]} if detail.get("cost") else {},
+        duplicate_of=str(detail["duplicate_of"]) if status == "duplicate" else None,
+    )
+
+
+def _starter_name(config: CampaignConfig, experiment: Experiment) -> str:
+    return catalogue.title(config.search.starters[experiment.index]).partition(":")[0]
+
+
+def _verdict(
+    store: Store, experiment: Experiment, last: Attempt, config: CampaignConfig
+) -> tuple[FinalStatus, str, str, float | None]:
+    reason, message = str(last.detail.get("reason", "")), str(last.detail.get("message", ""))
+    if last.outcome == "malformed":
+        return "failed", reason, message, None
+    if last.outcome == "duplicate":
+        return "duplicate", reason, message, None
+    if last.outcome == "gate_failed":
+        return "rejected", reason, message, None
+    trials = store.trials(experiment.id)
+    failed = next((t for t in trials if t.state == "failed"), None)
+    if failed is not None:
+        return "failed", failed.reason, f"{failed.task}, seed {failed.seed}: {failed.message}", None
+    scores = [t.score for t in trials if t.score is not None]
+    wanted = len(config.objective.tasks) * len(config.objective.seeds)
+    if len(scores) != wanted:
+        raise CampaignPaused(f"{experiment.id} has {len(scores)} of {wanted} scored trials: the store is incomplete")
+    return "completed", "ok", "", statistics.fmean(scores)
+
+
+def _shown(store: Store, experiment: Experiment) -> tuple[ProgramView, tuple[ProgramView, ...]]:
+    if experiment.parent_id is None:
+        raise AssertionError(f"{experiment.id} has no parent yet")
+    parent = program_view(store, store.experiment(experiment.parent_id))
+    return parent, tuple(program_view(store, store.experiment(x)) for x in experiment.exemplar_ids)
+
+
+def program_view(store: Store, experiment: Experiment) -> ProgramView:
+    """A program with what it achieved."""
+    if experiment.program_sha256 is None:
+        raise AssertionError(f"{experiment.id} has no program to show")
+    trials = store.trials(experiment.id)
+    hypothesis = experiment.hypothesis or {}
+    return ProgramView(
+        experiment=experiment.id,
+        name=experiment.name,
+        source=store.program(experiment.program_sha256).source,
+        score=experiment.score,
+        per_task=per_task(trials),
+        per_seed=per_seed(trials),
+        hypothesis=str(hypothesis.get("mechanism", "")),
+        change=str(hypothesis.get("change", "")),
+    )
+
+
+def _history_item(experiment: Experiment, scores: dict[str, float | None]) -> HistoryItem:
+    hypothesis = experiment.hypothesis or {}
+    return HistoryItem(
+        experiment=experiment.id,
+        name=experiment.name,
+        status=experiment.status,
+        reason=experiment.reason if experiment.status != "completed" else "",
+        score=experiment.score,
+        parent=experiment.parent_id,
+        parent_score=scores.get(experiment.parent_id) if experiment.parent_id else None,
+        change=str(hypothesis.get("change", "")),
+        design=str(hypothesis.get("design", "")),
+    )
+
+
+def _design(hypothesis: dict[str, object] | None) -> str:
+    return str((hypothesis or {}).get("design", ""))
+
+
+def _cost(holder: Mapping[str, Any]) -> dict[str, float]:
+    """The cost profile that rides on an accepted attempt or a finished experiment. Counted, so a repeat reproduces it;
+    throughput is not shown to agents, or prompts would differ from run to run."""
+    return {str(key): float(value) for key, value in holder.get("cost", {}).items()}

@@ -1,0 +1,98 @@
+"""`move37 doctor`: what is installed, reachable, missing, and the remedy for each. Nothing here raises."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from agents.gateway import EMBEDDED_MODEL, KEY_ENV_NAMES
+from memory.errors import MemoryStoreError
+from move37.errors import Move37Error
+from move37.keys import api_key
+from move37.workspace import Workspace
+from sandbox import doctor as sandbox_doctor
+
+Status = Literal["ok", "warning", "missing"]
+
+_PACKAGES = ("torch", "langgraph", "langgraph-checkpoint-sqlite", "openai", "sqlalchemy", "alembic", "docker", "jinja2")
+_MIN_FREE_GIB = 2.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at. `required`: no campaign can run without it."""
+
+    name: str
+    status: Status
+    detail: str
+    remedy: str = ""
+    required: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for `doctor --json`."""
+        return asdict(self)
+
+
+def all_checks(workspace: Workspace) -> list[Check]:
+    """Every check, in the order in which a new user would meet the problem."""
+    checks = [_python(), *map(_package, _PACKAGES), _machine(), _runs(workspace), _store(workspace)]
+    checks.extend(Check(c.name, c.status, c.detail, c.remedy) for c in sandbox_doctor.checks())
+    checks.append(_model())
+    return checks
+
+
+def _python() -> Check:
+    return Check("python", "ok", platform.python_version(), required=True)
+
+
+def _package(name: str) -> Check:
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name, "missing", "not installed", "run `make install` in the clone", required=True)
+    return Check(name, "ok", version, required=True)
+
+
+def _machine() -> Check:
+    cores = os.cpu_count() or 1
+    detail = f"{cores} CPU cores, {platform.system()} {platform.machine()}"
+    if platform.system() != "Linux":
+        return Check("machine", "warning", detail, "only Linux has been tried; sandboxes other than docker need it")
+    return Check("machine", "ok", detail)
+
+
+def _runs(workspace: Workspace) -> Check:
+    place = workspace.runs
+    existing = next(p for p in (place, *place.parents) if p.exists())
+    if not os.access(existing, os.W_OK):
+        remedy = "choose another with --runs-dir or MOVE37_RUNS"
+        return Check("runs directory", "missing", f"{place} is not writable", remedy, required=True)
+    free_gib = shutil.disk_usage(existing).free / 2**30
+    detail = f"{place}, {free_gib:.1f} GiB free"
+    if free_gib < _MIN_FREE_GIB:
+        return Check("runs directory", "warning", detail, "free some disk space: a full disk pauses campaigns")
+    return Check("runs directory", "ok", detail)
+
+
+def _store(workspace: Workspace) -> Check:
+    try:
+        store = workspace.open()
+    except Move37Error:
+        return Check("experiment memory", "ok", "none yet; `move37 run` creates it")
+    except MemoryStoreError as error:
+        return Check("experiment memory", "missing", str(error), "see the message", required=True)
+    try:
+        return Check("experiment memory", "ok", f"{len(store.campaigns())} campaigns at {store.url}")
+    except MemoryStoreError as error:
+        return Check("experiment memory", "missing", str(error), "see the message", required=True)
+    finally:
+        store.close()
+
+
+def _model() -> Check:
+    if api_key() is None:
+        detail = f"no API key; the embedded model ({EMBEDDED_MODEL}, a grammar) answers"
+        return Check("language model", "ok", detail, f"for a language model set {' or '.join(KEY_ENV_NAMES)}")
+    return Check("language model", "ok", "an API key is set; choose the model with --model or --base-url")

@@ -1,0 +1,93 @@
+"""Selection: which experiment is the parent of the next one, and which are shown as exemplars.
+
+Pure functions of (campaign seed, experiment index, the visible experiments): the same memory gives the same choice in
+every run, whatever finished first. Not covered here: retrieval by similarity, islands, bandits over modes.
+
+The parent is drawn with probability proportional to `exp(z) / (1 + children)`, z the robust standard score among the
+best (distance from the median over the median absolute deviation, within ±3): good parents are favoured, parents that
+have had many children yield. Source: after the weighted rule of ShinkaEvolve (arXiv 2509.19349), which takes a sigmoid
+of z; the exponential keeps the leader ahead when only a handful of scores exist and half of them are the median.
+"""
+
+import math
+import random
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from memory.records import Experiment
+
+_LEADERS = 8
+_CAP = 3.0
+_MIN_SPREAD = 0.02  # below the seed noise of the curve score (0.014), differences are not evidence
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A parent, exemplars, and why."""
+
+    parent: Experiment
+    exemplars: tuple[Experiment, ...]
+    rationale: dict[str, float | int | str]
+
+
+def choose(visible: Sequence[Experiment], *, seed: int, index: int, exemplars: int) -> Choice:
+    """Chooses parent and exemplars among the completed experiments of `visible`.
+
+    Raises:
+        ValueError: nothing visible is completed.
+    """
+    scored = sorted(
+        (e for e in visible if e.status == "completed" and e.score is not None),
+        key=lambda e: (-_score(e), e.index),
+    )
+    if not scored:
+        raise ValueError("no completed experiment to choose a parent from")
+    rng = random.Random(f"select:{seed}:{index}")
+    leaders = scored[:_LEADERS]
+    weights = _weights(leaders, Counter(e.parent_id for e in visible if e.parent_id))
+    parent = rng.choices(leaders, weights=weights)[0]
+    shown = _exemplars(scored, parent, exemplars, rng)
+    rationale: dict[str, float | int | str] = {
+        "rule": "exponential of the robust score over one plus children, among the best",
+        "candidates": len(leaders),
+        "rank": leaders.index(parent) + 1,
+        "probability": weights[leaders.index(parent)] / sum(weights),
+    }
+    return Choice(parent, shown, rationale)
+
+
+def _score(experiment: Experiment) -> float:
+    if experiment.score is None:
+        raise ValueError(f"{experiment.id} has no score")
+    return experiment.score
+
+
+def _weights(leaders: Sequence[Experiment], children: Counter[str]) -> list[float]:
+    scores = [_score(e) for e in leaders]
+    median = statistics.median(scores)
+    spread = max(statistics.median(abs(s - median) for s in scores), _MIN_SPREAD)
+    weights = []
+    for experiment, score in zip(leaders, scores, strict=True):
+        z = max(-_CAP, min(_CAP, (score - median) / spread))
+        weights.append(math.exp(z) / (1 + children[experiment.id]))
+    return weights
+
+
+def _exemplars(
+    scored: Sequence[Experiment], parent: Experiment, count: int, rng: random.Random
+) -> tuple[Experiment, ...]:
+    """The best ones besides the parent, and for diversity one drawn from the rest; one program is shown once."""
+    seen = {parent.program_sha256}
+    distinct = []
+    for experiment in scored:
+        if experiment.program_sha256 not in seen:
+            seen.add(experiment.program_sha256)
+            distinct.append(experiment)
+    if len(distinct) <= count:
+        return tuple(distinct)
+    if count == 0:
+        return ()
+    best = distinct[: count - 1]
+    return (*best, rng.choice(distinct[count - 1 :]))

@@ -1,0 +1,54 @@
+"""`move37`: the commands, in groups."""
+
+from typing import Annotated
+
+import typer
+
+from move37 import __version__
+from move37.cli import inspecting, replaying, running, services
+
+app = typer.Typer(
+    name="move37",
+    help="Discovers neural-network architectures: proposes, writes, trains, measures, remembers.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_CAMPAIGNS = "Campaigns"
+_READING = "Reading the memory"
+_SETUP = "Set-up"
+
+app.command("run", rich_help_panel=_CAMPAIGNS)(running.run)
+app.command("resume", rich_help_panel=_CAMPAIGNS)(running.resume)
+app.command("replay", rich_help_panel=_CAMPAIGNS)(replaying.replay)
+app.command("status", rich_help_panel=_READING)(inspecting.status)
+app.command("lineage", rich_help_panel=_READING)(inspecting.lineage)
+app.command("show", rich_help_panel=_READING)(inspecting.show)
+app.command("doctor", rich_help_panel=_SETUP)(services.doctor)
+app.add_typer(services.sandbox_app, name="sandbox", rich_help_panel=_SETUP)
+app.add_typer(services.model_app, name="model", rich_help_panel=_SETUP)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"move37 {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def run_cli() -> None:
+    """The entry point."""
+    app()
+
+
+if __name__ == "__main__":
+    run_cli()

@@ -1,0 +1,145 @@
+"""`replay`: an experiment re-trained and compared, or a campaign re-driven from what is stored."""
+
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from move37.cli.guard import fail, guarded
+from move37.cli.options import AsJson, RunsDir, StoreUrl
+
+if TYPE_CHECKING:
+    from memory.records import Campaign, Experiment
+    from memory.store import Store
+    from move37.replaying import ExperimentReplay
+
+_DIVERGED = 1
+
+
+@guarded
+def replay(
+    what: Annotated[
+        str, typer.Argument(metavar="EXPERIMENT|CAMPAIGN", help="An experiment's id or a campaign's name.")
+    ],
+    sandbox: Annotated[
+        str | None,
+        typer.Option(
+            "--sandbox", help="Where to train an experiment again (default: as the campaign's configuration says)."
+        ),
+    ] = None,
+    runs_dir: RunsDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Reproduce what is stored: exit code 0 when it comes out identical, 1 when not."""
+    from move37.views import find_campaign, find_experiment
+    from move37.workspace import Workspace
+
+    with closing(Workspace.find(runs_dir, store).open()) as memory:
+        experiment = find_experiment(memory, what)
+        if experiment is None:
+            _campaign(memory, find_campaign(memory, what), as_json)
+        else:
+            _experiment(memory, experiment, sandbox, as_json)
+
+
+def _campaign(memory: "Store", campaign: "Campaign", as_json: bool) -> None:
+    from move37.cli.inspecting import write_json
+    from move37.replaying import replay_campaign
+
+    result = replay_campaign(memory, campaign)
+    if as_json:
+        write_json(
+            {
+                "campaign": result.campaign,
+                "identical": result.identical,
+                "experiments": result.experiments,
+                "programs": result.programs,
+                "calls_answered": result.calls_answered,
+                "differences": result.differences,
+            }
+        )
+    else:
+        sys.stdout.write(
+            f"replayed {result.experiments} experiments of '{result.campaign}' from {result.calls_answered} stored "
+            f"completions: no model, no network\n"
+        )
+        for difference in result.differences:
+            sys.stdout.write(f"  {difference}\n")
+    if not result.identical:
+        fail(f"{len(result.differences)} differences", _DIVERGED)
+    if not as_json:
+        sys.stdout.write("same programs, same order, same verdicts, same scores\n")
+
+
+def _experiment(memory: "Store", experiment: "Experiment", sandbox: str | None, as_json: bool) -> None:
+    import asyncio
+
+    from move37.cli.inspecting import write_json
+
+    result = asyncio.run(_retrain(memory, experiment, sandbox, quiet=as_json))
+    if as_json:
+        write_json(_as_json(result))
+    else:
+        from move37.report.terminal import print_replay
+
+        print_replay(result)
+    if not result.identical:
+        fail(f"metrics differ by up to {result.largest_difference:.3g}", _DIVERGED)
+
+
+async def _retrain(
+    memory: "Store", experiment: "Experiment", sandbox: str | None, *, quiet: bool
+) -> "ExperimentReplay":
+    from sandbox.selection import open_sandbox
+
+    from move37.config import validate
+    from move37.laboratory import SandboxLaboratory
+    from move37.replaying import replay_experiment
+
+    config = validate(memory.campaign(experiment.campaign_id).config)
+    settings = config.sandbox
+    backend = _backend(sandbox) if sandbox else settings.backend
+    opened = await open_sandbox(backend, programs_trusted=config.model.embedded, accept_unsafe=settings.accept_unsafe)
+
+    def report(progress: dict[str, Any]) -> None:
+        if not quiet and "step" not in progress:
+            sys.stderr.write(f"training {progress['task']}, seed {progress['seed']}\n")
+
+    try:
+        laboratory = SandboxLaboratory(
+            opened.sandbox, memory_gib=settings.memory_gib, cpus=settings.cpus, campaign=experiment.campaign_id
+        )
+        return await replay_experiment(memory, experiment, laboratory, on_progress=report)
+    finally:
+        await opened.sandbox.close()
+
+
+def _backend(name: str) -> Any:
+    from move37.errors import ConfigError
+
+    known = ("auto", "docker", "bubblewrap", "process")
+    if name not in known:
+        raise ConfigError(f"there is no sandbox '{name}'. There are: {', '.join(known)}.")
+    return name
+
+
+def _as_json(result: "ExperimentReplay") -> dict[str, Any]:
+    return {
+        "experiment": result.experiment,
+        "identical": result.identical,
+        "metrics": [
+            {
+                "task": c.task,
+                "seed": c.seed,
+                "metric": c.metric,
+                "stored": c.stored,
+                "replayed": c.replayed,
+                "compared": c.compared,
+                "identical": c.identical,
+            }
+            for c in result.comparisons
+        ],
+        "environment_differences": {k: list(v) for k, v in result.environment_differences.items()},
+    }

@@ -1,0 +1,194 @@
+"""`run` and `resume`."""
+
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from move37.cli.guard import fail, guarded
+from move37.cli.options import AsJson, CampaignName, RunsDir, StoreUrl
+
+if TYPE_CHECKING:
+    from memory.records import Campaign
+    from memory.store import Store
+    from move37.config import CampaignConfig
+    from move37.workspace import Workspace
+
+ExperimentsOption = Annotated[
+    int | None, typer.Option("--experiments", help="How many experiments, the starters included.", show_default=False)
+]
+UsdOption = Annotated[float | None, typer.Option("--budget-usd", help="Stop at this cost.", show_default=False)]
+TokensOption = Annotated[
+    int | None, typer.Option("--budget-tokens", help="Stop after this many tokens.", show_default=False)
+]
+MinutesOption = Annotated[
+    float | None, typer.Option("--budget-minutes", help="Stop after this much wall time.", show_default=False)
+]
+_MODEL = "Model (without --model and --base-url the embedded grammar answers: no key, no network)"
+
+
+@guarded
+def run(
+    config: Annotated[
+        Path | None,
+        typer.Argument(metavar="[CONFIG.toml]", help="Configuration; flags override it.", show_default=False),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="The campaign's name.", show_default=False)] = None,
+    experiments: ExperimentsOption = None,
+    budget_usd: UsdOption = None,
+    budget_tokens: TokensOption = None,
+    budget_minutes: MinutesOption = None,
+    parallel: Annotated[
+        int | None, typer.Option("--parallel", help="Experiments in flight at once.", show_default=False)
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the search.", show_default=False)] = None,
+    track: Annotated[str | None, typer.Option("--track", help="What is searched.", show_default=False)] = None,
+    tier: Annotated[
+        str | None, typer.Option("--tier", help="How much compute a trial gets.", show_default=False)
+    ] = None,
+    tasks: Annotated[
+        str | None, typer.Option("--tasks", help="Tasks, separated by commas.", show_default=False)
+    ] = None,
+    trial_seeds: Annotated[
+        str | None, typer.Option("--trial-seeds", help="Training seeds, separated by commas.", show_default=False)
+    ] = None,
+    starters: Annotated[
+        str | None, typer.Option("--starters", help="Reference programs to start from, by commas.", show_default=False)
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Model name.", show_default=False, rich_help_panel=_MODEL)
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option("--base-url", help="OpenAI-compatible endpoint.", show_default=False, rich_help_panel=_MODEL),
+    ] = None,
+    sandbox: Annotated[
+        str | None, typer.Option("--sandbox", help="auto, docker, bubblewrap or process.", show_default=False)
+    ] = None,
+    accept_unsafe: Annotated[
+        bool, typer.Option("--accept-unsafe", help="Allow a language model's programs in the process sandbox.")
+    ] = False,
+    runs_dir: RunsDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Launch a campaign: propose, write, gate, train, score, explain, remember."""
+    from move37 import launch
+    from move37.config import load
+    from move37.keys import setting
+    from move37.workspace import Workspace
+
+    overrides: dict[str, Any] = {
+        "name": name,
+        "experiments": experiments,
+        "parallel": parallel,
+        "seed": seed,
+        "objective.track": track,
+        "objective.tier": tier,
+        "objective.tasks": _listed(tasks),
+        "objective.seeds": _numbers(trial_seeds),
+        "search.starters": _listed(starters),
+        "model.name": model or setting("MOVE37_MODEL"),
+        "model.base_url": base_url or setting("MOVE37_BASE_URL"),
+        "budget.usd": budget_usd,
+        "budget.tokens": budget_tokens,
+        "budget.minutes": budget_minutes,
+        "sandbox.backend": sandbox,
+        "sandbox.accept_unsafe": True if accept_unsafe else None,
+    }
+    settings = load(config, overrides)
+    workspace = Workspace.find(runs_dir, store)
+    with closing(workspace.open(create=True)) as memory:
+        if config is None and name is None:
+            settings = settings.model_copy(update={"name": _free_name(memory, settings.name)})
+        settings = launch.resolved(settings)
+        campaign = launch.start(memory, settings)
+        _go(workspace, memory, campaign, settings, as_json)
+
+
+@guarded
+def resume(
+    campaign: CampaignName = None,
+    experiments: ExperimentsOption = None,
+    budget_usd: UsdOption = None,
+    budget_tokens: TokensOption = None,
+    budget_minutes: MinutesOption = None,
+    runs_dir: RunsDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Continue a campaign that was stopped, killed or interrupted; flags raise its budgets."""
+    from move37 import launch
+    from move37.errors import ConfigError
+    from move37.views import find_campaign
+    from move37.workspace import Workspace
+
+    workspace = Workspace.find(runs_dir, store)
+    more = {"experiments": experiments, "usd": budget_usd, "tokens": budget_tokens, "minutes": budget_minutes}
+    with closing(workspace.open()) as memory:
+        chosen = find_campaign(memory, campaign, unfinished=True)
+        if chosen.state == "finished":
+            raise ConfigError(f"campaign '{chosen.name}' is finished ({chosen.stopped_because}): nothing to resume")
+        with workspace.hold(chosen.id, chosen.name):
+            settings = launch.extended(memory, chosen, more)
+        _go(workspace, memory, chosen, settings, as_json)
+
+
+def _go(
+    workspace: "Workspace", memory: "Store", campaign: "Campaign", settings: "CampaignConfig", as_json: bool
+) -> None:
+    from move37.cli.inspecting import write_json
+    from move37.launch import execute
+    from move37.report.live import Live
+    from move37.views import status
+
+    with Live(memory, campaign, settings, quiet=as_json) as live:
+        launched = execute(workspace, memory, campaign, settings, notify=live.notify, announce=live.announce)
+    row = status(workspace, memory, launched.campaign)
+    if as_json:
+        write_json(row)
+    else:
+        _summary(workspace, memory, launched.campaign)
+    error = launched.ending.error
+    if error is not None:
+        where = f" --runs-dir {workspace.runs}"
+        fail(f"{error}\nContinue with: move37 resume {campaign.name}{where}", error.exit_code)
+
+
+def _summary(workspace: "Workspace", memory: "Store", campaign: "Campaign") -> None:
+    """The end of a run: the best lineage, its gain with values per seed, and where the lineage lies."""
+    from move37.report.html import lineage_html
+    from move37.report.terminal import print_best
+
+    path = workspace.runs / "reports" / f"{campaign.name}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(lineage_html(memory, campaign), encoding="utf-8")
+    print_best(memory, campaign)
+    sys.stdout.write(
+        f"\nlineage: {path}\nlook closer: move37 lineage {campaign.name} | move37 show EXPERIMENT --code --diff | "
+        f"move37 replay {campaign.name}\n"
+    )
+
+
+def _free_name(memory: "Store", wanted: str) -> str:
+    taken = {c.name for c in memory.campaigns()}
+    number = 1
+    while (name := f"{wanted}-{number}") in taken:
+        number += 1
+    return name
+
+
+def _listed(text: str | None) -> list[str] | None:
+    return [part.strip() for part in text.split(",") if part.strip()] if text is not None else None
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    from move37.errors import ConfigError
+
+    parts = _listed(text)
+    try:
+        return [int(part) for part in parts] if parts is not None else None
+    except ValueError as error:
+        raise ConfigError(f"--trial-seeds takes whole numbers separated by commas, not {text!r}") from error

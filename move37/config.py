@@ -1,0 +1,230 @@
+"""The configuration of a campaign: strict, frozen after load, hashed.
+
+A TOML file has the sections below; command-line flags override it. An unknown key is an error that names the nearest
+known one. The hash covers everything that decides what the campaign does, so two campaigns with one hash and one
+model run the same search.
+"""
+
+import difflib
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from move37.errors import ConfigError
+
+WEAK_STARTERS = ("short_convolution", "diagonal_ssm")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ModelConfig(_Section):
+    """Which language model answers. Neither name nor base_url: the embedded grammar model."""
+
+    name: str | None = None
+    base_url: str | None = None
+    input_usd_per_million: Annotated[float, Field(ge=0)] | None = None
+    output_usd_per_million: Annotated[float, Field(ge=0)] | None = None
+    call_deadline_s: Annotated[float, Field(gt=0)] = 300.0
+
+    @property
+    def embedded(self) -> bool:
+        """True when the embedded grammar model answers in process."""
+        return self.name is None and self.base_url is None
+
+    @property
+    def priced(self) -> bool:
+        """True when the cost of a call is known."""
+        return self.embedded or None not in (self.input_usd_per_million, self.output_usd_per_million)
+
+
+class BudgetConfig(_Section):
+    """Limits on what a campaign may spend; absent means no limit."""
+
+    usd: Annotated[float, Field(gt=0)] | None = None
+    tokens: Annotated[int, Field(gt=0)] | None = None
+    minutes: Annotated[float, Field(gt=0)] | None = None
+
+
+class SearchConfig(_Section):
+    """How the campaign searches."""
+
+    starters: tuple[str, ...] = WEAK_STARTERS
+    exemplars: Annotated[int, Field(ge=0, le=6)] = 3
+    repairs: Annotated[int, Field(ge=0, le=10)] = 3
+    history: Annotated[int, Field(ge=0, le=100)] = 12
+
+
+class ObjectiveConfig(_Section):
+    """What is measured: frozen, hashed into every result.
+
+    `salt` is mixed into the evaluation data's stream and never enters a sandbox. Left out, it is drawn at random at
+    launch when a language model writes the programs (a hostile program that knows the generators and guesses the seed
+    could otherwise compute the labels), and is empty for the embedded grammar, whose programs are ours, so that its
+    campaigns repeat exactly anywhere.
+    """
+
+    track: str = "sequence"
+    tier: str = "smoke"
+    tasks: tuple[str, ...] = ("recall", "mqar", "selective_copying", "noisy_recall", "memorisation")
+    seeds: tuple[int, ...] = (0, 1)
+    salt: str | None = None
+
+
+class SandboxConfig(_Section):
+    """Where programs run."""
+
+    backend: Literal["auto", "docker", "bubblewrap", "process"] = "auto"
+    accept_unsafe: bool = False
+    memory_gib: Annotated[float, Field(ge=0.25)] = 3.0
+    cpus: Annotated[float, Field(gt=0)] = 1.0
+
+
+class CampaignConfig(_Section):
+    """A whole campaign. `experiments` counts every node of the lineage, the starters included."""
+
+    name: str = "campaign"
+    experiments: Annotated[int, Field(gt=0, le=1_000_000)] = 20
+    parallel: Annotated[int, Field(ge=1, le=64)] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    objective: ObjectiveConfig = ObjectiveConfig()
+    model: ModelConfig = ModelConfig()
+    budget: BudgetConfig = BudgetConfig()
+    search: SearchConfig = SearchConfig()
+    sandbox: SandboxConfig = SandboxConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> "CampaignConfig":
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(
+                f"name {self.name!r}: use lower-case letters, digits, '-' and '_', at most 40, "
+                "starting with a letter or digit"
+            )
+        for label, values in (("tasks", self.objective.tasks), ("seeds", self.objective.seeds)):
+            if not values:
+                raise ValueError(f"objective.{label} is empty: nothing would be measured")
+            if len(set(values)) != len(values):
+                raise ValueError(f"objective.{label} lists something twice: {list(values)}")
+        if any(seed < 0 or seed >= 2**31 for seed in self.objective.seeds):
+            raise ValueError("objective.seeds must lie in 0 .. 2^31-1")
+        if not self.search.starters or len(set(self.search.starters)) != len(self.search.starters):
+            raise ValueError("search.starters needs at least one reference program, each once")
+        if self.budget.usd is not None and not self.model.priced:
+            raise ValueError(
+                "a money budget needs prices: set model.input_usd_per_million and model.output_usd_per_million "
+                "(an unknown price cannot be counted)"
+            )
+        return self
+
+    def frozen(self) -> dict[str, Any]:
+        """The configuration as plain JSON data, as stored with the campaign."""
+        return self.model_dump(mode="json")
+
+    def config_hash(self) -> str:
+        """sha256 over the canonical JSON of everything but the campaign's name."""
+        data = self.frozen()
+        del data["name"]
+        canonical = json.dumps(data, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def load(path: Path | None, overrides: Mapping[str, Any]) -> CampaignConfig:
+    """Reads a TOML file (or nothing), lays `overrides` (dotted keys) over it and validates.
+
+    Raises:
+        ConfigError: the file is unreadable or not TOML, a key is unknown, a value impossible, a task, tier, track or
+            starter does not exist.
+    """
+    data: dict[str, Any] = {}
+    if path is not None:
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    for dotted, value in overrides.items():
+        if value is not None:
+            _lay(data, dotted, value)
+    config = validate(data)
+    _check_names(config)
+    return config
+
+
+def validate(data: Mapping[str, Any]) -> CampaignConfig:
+    """Plain data (TOML or a stored campaign's) to a configuration.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    try:
+        return CampaignConfig.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"the configuration holds a value that is not plain data: {error}") from error
+
+
+def _lay(data: dict[str, Any], dotted: str, value: Any) -> None:
+    *sections, key = dotted.split(".")
+    for section in sections:
+        below = data.setdefault(section, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"{section} must be a section ([{section}]), not {below!r}")
+        data = below
+    data[key] = value
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or "configuration"
+        if item["type"] == "extra_forbidden":
+            known = _known_keys()
+            near = difflib.get_close_matches(where, known, n=1) or difflib.get_close_matches(
+                where.rsplit(".", 1)[-1], [key.rsplit(".", 1)[-1] for key in known], n=1
+            )
+            lines.append(f"unknown key '{where}'" + (f"; did you mean '{near[0]}'?" if near else ""))
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{where}: {message}" if item["loc"] else message)
+    return "; ".join(lines)
+
+
+def _known_keys() -> list[str]:
+    keys = []
+    for name, field in CampaignConfig.model_fields.items():
+        keys.append(name)
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            keys.extend(f"{name}.{key}" for key in section.model_fields)
+    return keys
+
+
+def _check_names(config: CampaignConfig) -> None:
+    """Names that only the evaluator knows: tracks, tiers, tasks, starters."""
+    from evaluator import catalogue, tiers
+    from evaluator.tasks import registry
+
+    objective = config.objective
+    _known("track", objective.track, registry.tracks())
+    _known("tier", objective.tier, tiers.names(objective.track))
+    for task in objective.tasks:
+        _known("task", task, tiers.get(objective.track, objective.tier).tasks)
+    for starter in config.search.starters:
+        _known("starter", starter, catalogue.names())
+
+
+def _known(kind: str, name: str, names: tuple[str, ...]) -> None:
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise ConfigError(f"there is no {kind} '{name}'.{hint} There are: {', '.join(names)}.")

@@ -1,0 +1,67 @@
+"""What can go wrong in a campaign, and the exit code each has at the command line.
+
+    Move37Error (4)
+    ├── ConfigError (2)          the user's configuration or flags
+    ├── NotThere (2)             a campaign or experiment that was asked for does not exist
+    ├── CampaignBusy (2)         another process is running this campaign
+    ├── ReplayDiverged (1)       a replay did not reproduce what is stored
+    ├── BudgetExhausted (3)      carries kind, used, limit
+    ├── CampaignPaused (4)       infrastructure failed; the campaign can be resumed
+    └── Interrupted (130)        Ctrl-C
+
+A candidate failing is a value, never one of these.
+"""
+
+
+class Move37Error(Exception):
+    """An error of ours with a message for the user."""
+
+    exit_code = 4
+
+
+class ConfigError(Move37Error):
+    """The configuration or a flag cannot be honoured."""
+
+    exit_code = 2
+
+
+class NotThere(Move37Error):
+    """The named campaign or experiment is not in the store."""
+
+    exit_code = 2
+
+
+class CampaignBusy(Move37Error):
+    """A live process holds this campaign."""
+
+    exit_code = 2
+
+
+class ReplayDiverged(Move37Error):
+    """A replay asked for something that is not stored, or reached another result."""
+
+    exit_code = 1
+
+
+class BudgetExhausted(Move37Error):
+    """A budget is spent; no new work starts."""
+
+    exit_code = 3
+
+    def __init__(self, kind: str, used: float, limit: float) -> None:
+        super().__init__(f"the {kind} budget is spent: {used:g} of {limit:g}")
+        self.kind = kind
+        self.used = used
+        self.limit = limit
+
+
+class CampaignPaused(Move37Error):
+    """The machinery (engine, endpoint, disk) failed; nothing is lost and `move37 resume` continues."""
+
+    exit_code = 4
+
+
+class Interrupted(Move37Error):
+    """The user interrupted the campaign."""
+
+    exit_code = 130

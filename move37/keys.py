@@ -1,0 +1,22 @@
+"""Reads model settings from the environment, else from a `.env` in the working directory.
+
+The key is handed to the gateway and to nothing else. It is never written into this process's environment, so no child
+can inherit it from a `.env`; sandboxes start with an environment of their own in any case.
+"""
+
+import os
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from agents.gateway import KEY_ENV_NAMES
+
+
+def setting(name: str) -> str | None:
+    """A variable from the environment or, failing that, from `.env`; empty counts as absent."""
+    return os.environ.get(name) or dotenv_values(Path.cwd() / ".env").get(name) or None
+
+
+def api_key() -> str | None:
+    """The first key that is set, in the order of `KEY_ENV_NAMES`."""
+    return next((key for key in map(setting, KEY_ENV_NAMES) if key), None)

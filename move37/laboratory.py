@@ -1,0 +1,168 @@
+"""The laboratory: where a program is gated and trained. The campaign loop sees only this port.
+
+`SandboxLaboratory` runs jobs in a sandbox and hands what comes back to the trusted scorer on the host. Replay uses
+another implementation (`move37.replaying`) that answers from the store.
+"""
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from evaluator.errors import WireError
+from evaluator.gating import CostProfile, gate_phases, read_gate_reply
+from evaluator.trial import TrialRequest, score_trial, trial_phases
+from evaluator.verdict import Verdict
+from move37.errors import CampaignPaused
+from sandbox.protocol import Job, JobOutcome, Limits, OutcomeKind, Sandbox
+
+_INFRASTRUCTURE_TRIES = 3
+Progress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class GateOutcome:
+    """Verdicts of the gates that execute a program, in order."""
+
+    verdicts: tuple[Verdict, ...]
+    cost: CostProfile | None
+    log: str = ""
+
+    @property
+    def failure(self) -> Verdict | None:
+        """The first verdict that failed, if any."""
+        return next((v for v in self.verdicts if not v.passed), None)
+
+
+@dataclass(frozen=True)
+class TrialOutcome:
+    """What one training run came to. `score` is None unless `completed`."""
+
+    completed: bool
+    reason: str
+    message: str
+    score: float | None
+    metrics: dict[str, float] = field(default_factory=dict)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    log: str = ""
+    device_s: float = 0.0
+    environment: dict[str, Any] = field(default_factory=dict)
+
+
+class Laboratory(Protocol):
+    """Gates and trains programs.
+
+    A candidate's failure is a value. Raises:
+        CampaignPaused: the machinery failed repeatedly; the candidate is not to blame.
+    """
+
+    async def gates(self, source: str, *, track: str, tier: str, label: str) -> GateOutcome:
+        """Runs the gates that execute the program."""
+
+    async def trial(
+        self, source: str, request: TrialRequest, *, label: str, on_progress: Progress | None = None
+    ) -> TrialOutcome:
+        """Trains the program once and scores it."""
+
+    async def close(self) -> None:
+        """Releases what is held."""
+
+
+class SandboxLaboratory:
+    """Gates and trials as sandbox jobs; scoring on the host."""
+
+    def __init__(self, sandbox: Sandbox, *, memory_gib: float, cpus: float, campaign: str) -> None:
+        self._sandbox = sandbox
+        self._limits = Limits(memory_bytes=int(memory_gib * 2**30), cpus=cpus)
+        self._campaign = campaign
+
+    async def gates(self, source: str, *, track: str, tier: str, label: str) -> GateOutcome:
+        """See `Laboratory.gates`."""
+        outcome = await self._run(Job(label, gate_phases(source, track=track, tier=tier), self._limits, self._campaign))
+        if outcome.kind is OutcomeKind.CANDIDATE_FAILED:
+            verdict = Verdict("sandbox", False, outcome.reason, outcome.message, outcome.line)
+            return GateOutcome((verdict,), None, outcome.log)
+        try:
+            report = read_gate_reply(_mapping(outcome.replies[0]))
+        except WireError as error:
+            return GateOutcome((Verdict("sandbox", False, "protocol", str(error)),), None, outcome.log)
+        return GateOutcome(report.verdicts, report.cost, outcome.log)
+
+    async def trial(
+        self, source: str, request: TrialRequest, *, label: str, on_progress: Progress | None = None
+    ) -> TrialOutcome:
+        """See `Laboratory.trial`."""
+        phases = trial_phases(source, request)
+        outcome = await self._run(Job(label, phases, self._limits, self._campaign), on_progress)
+        environment = {**fingerprint(), **outcome.provenance}
+        log, device_s = outcome.log, outcome.wall_s
+        if outcome.kind is OutcomeKind.CANDIDATE_FAILED:
+            return TrialOutcome(
+                False, outcome.reason, outcome.message, None, log=log, device_s=device_s, environment=environment
+            )
+        try:
+            result = score_trial(request, outcome.replies, outcome.phase_wall_s)
+        except WireError as error:
+            return TrialOutcome(False, "protocol", str(error), None, {}, [], log, device_s, environment)
+        metrics = dict(result.metrics)
+        if outcome.peak_memory_bytes is not None:
+            metrics["peak_memory_bytes"] = float(outcome.peak_memory_bytes)
+        completed = result.status == "ok"
+        return TrialOutcome(
+            completed,
+            result.reason,
+            result.message,
+            result.score if completed else None,
+            metrics,
+            result.curve,
+            log,
+            device_s,
+            environment,
+        )
+
+    async def _run(self, job: Job, on_progress: Progress | None = None) -> JobOutcome:
+        """Runs a job; infrastructure failures are retried and never blamed on the candidate."""
+        lost_s = 0.0
+        for _ in range(_INFRASTRUCTURE_TRIES):
+            outcome = await self._sandbox.run(job, on_progress=on_progress)
+            if outcome.kind is not OutcomeKind.INFRASTRUCTURE_FAILED:
+                return replace(outcome, wall_s=outcome.wall_s + lost_s)
+            lost_s += outcome.wall_s
+        raise CampaignPaused(
+            f"the {self._sandbox.level} sandbox failed {_INFRASTRUCTURE_TRIES} times on {job.job_id} "
+            f"({outcome.reason}): {outcome.message}. `move37 doctor` says what is wrong."
+        )
+
+    async def close(self) -> None:
+        """Closes the sandbox."""
+        await self._sandbox.close()
+
+
+def _mapping(reply: object) -> dict[str, Any]:
+    if not isinstance(reply, dict):
+        raise WireError(f"the gate job answered with {type(reply).__name__} instead of a control frame")
+    return reply
+
+
+@cache
+def fingerprint() -> dict[str, Any]:
+    """What a number may depend on outside the program: platform, processor, interpreter."""
+    return {
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "host_python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor() or platform.machine()
+    for line in text.splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

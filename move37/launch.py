@@ -1,0 +1,209 @@
+"""The composition root: from a configuration (new) or a stored campaign (resume) to a running loop.
+
+What is unusual about a campaign (the embedded model is a grammar, the process backend isolates nothing, a key was not
+needed) is announced once on screen and kept in the campaign's record.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sandbox.selection import Opened, open_sandbox
+
+from agents.discovery import only_model
+from agents.errors import EndpointInvalid, MissingKey, ModelUnavailable
+from agents.gateway import EMBEDDED_MODEL, EMBEDDED_NOTICE, ChatModel, Prices, open_model
+from evaluator.objective import objective, objective_hash
+from memory.records import Campaign
+from memory.store import Store
+from move37 import briefing
+from move37.budget import Budget
+from move37.campaign import Ending, drive
+from move37.config import CampaignConfig, validate
+from move37.errors import CampaignPaused, ConfigError
+from move37.keys import api_key
+from move37.laboratory import SandboxLaboratory
+from move37.steps import Loop, Notify
+from move37.turnstile import Turnstile
+from move37.workspace import Workspace
+from prompts.loader import Prompts
+
+Announce = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A campaign after a stretch of running."""
+
+    campaign: Campaign
+    ending: Ending
+
+
+def resolved(config: CampaignConfig) -> CampaignConfig:
+    """The configuration with the model's name filled in, where only a base URL was given and it serves one model.
+
+    Raises:
+        ConfigError: a remote endpoint without a key, an unusable base URL, no or several models.
+        CampaignPaused: the endpoint cannot be reached.
+    """
+    settings = config.model
+    try:
+        if settings.base_url is not None and settings.name is None:
+            name = asyncio.run(only_model(settings.base_url, api_key()))
+            config = config.model_copy(update={"model": settings.model_copy(update={"name": name})})
+        open_chat_model(config)  # a missing key or an unusable URL is told before anything is written
+    except (EndpointInvalid, MissingKey) as error:
+        raise ConfigError(f"{error}. Without --model and --base-url the embedded grammar model answers.") from error
+    except ModelUnavailable as error:
+        raise CampaignPaused(str(error)) from error
+    return _salted(config)
+
+
+def _salted(config: CampaignConfig) -> CampaignConfig:
+    """Freezes the salt of the evaluation data. See `ObjectiveConfig`."""
+    if config.objective.salt is not None:
+        return config
+    grammar = config.model.embedded or config.model.name == EMBEDDED_MODEL
+    salt = "" if grammar else secrets.token_hex(16)
+    return config.model_copy(update={"objective": config.objective.model_copy(update={"salt": salt})})
+
+
+def start(store: Store, config: CampaignConfig) -> Campaign:
+    """Creates the campaign's record: configuration and objective frozen and hashed.
+
+    Raises:
+        ConfigError: the name is taken.
+    """
+    if any(c.name == config.name for c in store.campaigns()):
+        raise ConfigError(
+            f"there is a campaign named '{config.name}' already: `move37 resume {config.name}` continues it, "
+            "--name chooses another name"
+        )
+    goal = config.objective
+    salt = goal.salt or ""
+    return store.create_campaign(
+        name=config.name,
+        config=config.frozen(),
+        config_hash=config.config_hash(),
+        objective=objective(goal.track, goal.tier, goal.tasks, goal.seeds, salt=salt),
+        objective_hash=objective_hash(goal.track, goal.tier, goal.tasks, goal.seeds, salt=salt),
+        seed=config.seed,
+        arms=["starters", "grammar" if config.model.embedded else "language-model"],
+    )
+
+
+def extended(store: Store, campaign: Campaign, more: Mapping[str, Any]) -> CampaignConfig:
+    """The stored configuration, with budgets raised by `resume`'s flags; what decides results stays frozen.
+
+    Raises:
+        ConfigError: a lower number of experiments than there are already.
+    """
+    data = dict(campaign.config)
+    for event in store.events(campaign.id, kind="budget_extended"):
+        _extend(data, event.payload)
+    changes = {key: value for key, value in more.items() if value is not None}
+    if changes:
+        existing = len(store.experiments(campaign.id))
+        if int(changes.get("experiments", existing)) < existing:
+            raise ConfigError(f"campaign '{campaign.name}' has {existing} experiments already; ask for more than that")
+        _extend(data, changes)
+        validate(data)
+        store.put_event(campaign.id, "budget_extended", changes)
+    return validate(data)
+
+
+def _extend(data: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if key == "experiments":
+            data["experiments"] = value
+        else:
+            data["budget"] = {**data.get("budget", {}), key: value}
+
+
+def execute(
+    workspace: Workspace,
+    store: Store,
+    campaign: Campaign,
+    config: CampaignConfig,
+    *,
+    notify: Notify,
+    announce: Announce,
+) -> Launched:
+    """Runs the campaign in this process until it ends or stops. Holds the campaign's lock meanwhile."""
+    with workspace.hold(campaign.id, campaign.name):
+        return asyncio.run(_execute(workspace, store, campaign, config, notify, announce))
+
+
+async def _execute(
+    workspace: Workspace,
+    store: Store,
+    campaign: Campaign,
+    config: CampaignConfig,
+    notify: Notify,
+    announce: Announce,
+) -> Launched:
+    opened = await open_sandbox(
+        config.sandbox.backend,
+        programs_trusted=config.model.embedded,
+        accept_unsafe=config.sandbox.accept_unsafe,
+    )
+    model = None
+    try:
+        model = open_chat_model(config)
+        _announce_all(store, campaign, opened, model, announce)
+        laboratory = SandboxLaboratory(
+            opened.sandbox, memory_gib=config.sandbox.memory_gib, cpus=config.sandbox.cpus, campaign=campaign.id
+        )
+        loop = Loop(
+            store=store,
+            campaign=campaign,
+            config=config,
+            brief=briefing.brief(campaign, config),
+            prompts=Prompts(),
+            model=model,
+            laboratory=laboratory,
+            budget=Budget(config.budget, lambda: store.spent(campaign.id)),
+            turnstile=Turnstile(),
+            notify=notify,
+        )
+        ending = await drive(loop, checkpoint_file=checkpoint_file(workspace, campaign))
+    finally:
+        if model is not None:
+            await model.close()
+        await opened.sandbox.close()
+    return Launched(store.campaign(campaign.id), ending)
+
+
+def open_chat_model(config: CampaignConfig) -> ChatModel:
+    """The model that the configuration names, over the one gateway."""
+    settings = config.model
+    if settings.embedded:
+        return open_model(model=None, base_url=None, api_key=None, prices=None)
+    prices = None
+    if settings.input_usd_per_million is not None and settings.output_usd_per_million is not None:
+        prices = Prices(settings.input_usd_per_million, settings.output_usd_per_million)
+    return open_model(model=settings.name, base_url=settings.base_url, api_key=api_key(), prices=prices)
+
+
+def checkpoint_file(workspace: Workspace, campaign: Campaign) -> Path:
+    """LangGraph's checkpoints of a campaign: disposable, deleted when it finishes."""
+    return workspace.runs / "checkpoints" / f"{campaign.id}.db"
+
+
+def _announce_all(store: Store, campaign: Campaign, opened: Opened, model: ChatModel, announce: Announce) -> None:
+    notices = []
+    if model.kind == "grammar":
+        notices.append(f"model {EMBEDDED_MODEL}: {EMBEDDED_NOTICE}")
+    else:
+        notices.append(f"model {model.name}")
+    notices.append(f"sandbox {opened.sandbox.level}: {opened.chosen_because}")
+    notices.extend(opened.warnings)
+    for notice in notices:
+        announce(notice)
+    store.set_campaign_state(campaign.id, "running")
+    for notice in notices:
+        if notice not in store.campaign(campaign.id).announcements:
+            store.set_campaign_state(campaign.id, "running", announcement=notice)

@@ -1,0 +1,142 @@
+"""What the terminal shows: tables and trees with rich. Everything that a model wrote is escaped."""
+
+import io
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.tree import Tree
+
+from move37.report.text import plain, score
+from move37.views import best_of
+
+if TYPE_CHECKING:
+    from memory.records import Campaign, Experiment
+    from memory.store import Store
+    from move37.checks import Check
+    from move37.replaying import ExperimentReplay
+
+STYLES = {"completed": "green", "rejected": "red", "duplicate": "bright_black", "failed": "yellow", "open": "cyan"}
+
+
+def console() -> Console:
+    """Standard output."""
+    return Console(file=sys.stdout, highlight=False)
+
+
+def print_lineage(data: dict[str, Any]) -> None:
+    """The forest of a campaign."""
+    console().print(_forest(data))
+
+
+def lineage_text(data: dict[str, Any]) -> str:
+    """The forest without colours, for a file."""
+    out = io.StringIO()
+    Console(file=out, width=160, highlight=False).print(_forest(data))
+    return out.getvalue()
+
+
+def _forest(data: dict[str, Any]) -> Tree:
+    forest = Tree(f"[bold]{escape(data['campaign'])}[/bold]")
+    branches: dict[str, Tree] = {}
+    for node in data["nodes"]:  # in index order, so a parent always stands before its children
+        branch = branches.get(node["parent"] or "", forest)
+        branches[node["id"]] = branch.add(_node_line(node))
+    return forest
+
+
+def _node_line(node: dict[str, Any]) -> str:
+    style = STYLES[node["status"]]
+    tail = (
+        ""
+        if node["status"] == "completed"
+        else f" [{style}]{node['status']}: {escape(plain(node['reason']))}[/{style}]"
+    )
+    return f"[{style}]{score(node['score'])}[/{style}] {escape(node['id'])} {escape(plain(node['name']))}{tail}"
+
+
+def print_best(store: "Store", campaign: "Campaign") -> None:
+    """The best lineage from its starting parent, and its gain over every starter with values per seed."""
+    out = console()
+    experiments = store.experiments(campaign.id)
+    best = best_of(experiments)
+    if best is None:
+        out.print("no experiment was completed: nothing to compare")
+        return
+    by_id = {e.id: e for e in experiments}
+    path = [best]
+    while path[-1].parent_id:
+        path.append(by_id[path[-1].parent_id])
+    out.print(f"\n[bold]best lineage[/bold] ({escape(campaign.name)})")
+    for depth, experiment in enumerate(reversed(path)):
+        change = (experiment.hypothesis or {}).get("change", "starting program")
+        out.print(
+            f"  {'  ' * depth}{score(experiment.score)}  {escape(experiment.id)}  "
+            f"{escape(plain(experiment.name))}  [dim]{escape(plain(change))}[/dim]",
+            soft_wrap=True,
+        )
+    starters = [e for e in experiments if e.kind == "starter" and e.status == "completed"]
+    out.print(_gains(store, best, starters))
+    out.print(
+        "[dim]Scores are learning-curve scores on selection data: this is what the search saw. A claim needs fresh "
+        "seeds and a re-run baseline.[/dim]",
+        soft_wrap=True,
+    )
+
+
+def _gains(store: "Store", best: "Experiment", starters: Sequence["Experiment"]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="score per task (mean; per seed)", title_justify="left")
+    programs = [*starters, best]
+    for heading in ("program", *_tasks(store, best), "score", "gain of the best"):
+        table.add_column(heading, overflow="fold")
+    for experiment in programs:
+        values: dict[str, list[float]] = {}
+        for trial in store.trials(experiment.id):
+            if trial.score is not None:
+                values.setdefault(trial.task, []).append(trial.score)
+        gain = "" if experiment is best else f"{(best.score or 0.0) - (experiment.score or 0.0):+.3f}"
+        cells = [
+            f"{sum(v) / len(v):.3f} ({', '.join(f'{x:.3f}' for x in v)})"
+            for v in (values[t] for t in _tasks(store, best))
+        ]
+        table.add_row(escape(plain(experiment.name or experiment.id)), *cells, score(experiment.score), gain)
+    return table
+
+
+def _tasks(store: "Store", experiment: "Experiment") -> list[str]:
+    return list(dict.fromkeys(t.task for t in store.trials(experiment.id)))
+
+
+def print_checks(checks: Sequence["Check"]) -> None:
+    """`doctor`'s table."""
+    marks = {"ok": "[green]ok[/green]", "warning": "[yellow]warning[/yellow]", "missing": "[red]missing[/red]"}
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("what", "", "found", "remedy"):
+        table.add_column(heading, overflow="fold")
+    for check in checks:
+        table.add_row(check.name, marks[check.status], escape(check.detail), escape(check.remedy))
+    console().print(table)
+
+
+def print_replay(result: "ExperimentReplay") -> None:
+    """Stored against replayed, metric by metric."""
+    out = console()
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("task", "seed", "metric", "stored", "replayed", ""):
+        table.add_column(heading)
+    for c in result.comparisons:
+        mark = "machine-dependent" if not c.compared else "identical" if c.identical else "[red]differs[/red]"
+        table.add_row(c.task, str(c.seed), c.metric, _number(c.stored), _number(c.replayed), mark)
+    out.print(table)
+    for key, (stored, now) in result.environment_differences.items():
+        out.print(f"environment: {escape(key)} was {escape(str(stored))}, is {escape(str(now))}", soft_wrap=True)
+    if result.identical:
+        out.print(f"{escape(result.experiment)}: every repeatable metric is bit-identical")
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.6g}"

@@ -1,0 +1,424 @@
+"""The steps of one experiment, free of any framework: `step(loop, experiment_id) -> route`.
+
+Every step first looks in the store for its own finished work, so that repeating one after `kill -9` makes no second
+model call, trial or record. A step returns the name of the next; the graph only follows.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel
+
+from agents import analyst, coder, researcher
+from agents.contexts import Brief, Prompt
+from agents.errors import ReplyMalformed
+from agents.gateway import ChatModel, request_key
+from agents.replies import Analysis, Hypothesis
+from evaluator.static_gate import static_gates
+from evaluator.trial import TrialRequest
+from evaluator.verdict import Verdict
+from memory.identity import l0
+from memory.records import Attempt, AttemptOutcome, Campaign, Experiment
+from memory.store import Store
+from move37 import briefing
+from move37.budget import Budget
+from move37.choosing import choose
+from move37.config import CampaignConfig
+from move37.laboratory import Laboratory
+from move37.turnstile import Turnstile
+from prompts.loader import Prompts
+
+Route = Literal["select", "research", "code", "gate", "trial", "analyse", "record", "end"]
+Notify = Callable[[str, dict[str, Any]], None]
+_T = TypeVar("_T")
+_T_co = TypeVar("_T_co", covariant=True)
+
+
+class _Parse(Protocol[_T_co]):
+    def __call__(self, text: str, *, finish_reason: str | None = None) -> _T_co: ...
+
+
+class _Corrective(Protocol):
+    def __call__(
+        self, prompt: Prompt, reply_text: str, error: ReplyMalformed, *, prompts: Prompts | None = None
+    ) -> Prompt: ...
+
+
+@dataclass(frozen=True)
+class _Form(Generic[_T]):
+    """How a role's reply is asked for and read."""
+
+    schema: type[BaseModel] | None
+    parse: _Parse[_T]
+    corrective: _Corrective
+
+
+_RESEARCHER = _Form(Hypothesis, researcher.parse, researcher.corrective)
+_CODER: _Form[str] = _Form(None, coder.parse, coder.corrective)
+_ANALYST = _Form(Analysis, analyst.parse, analyst.corrective)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What the steps work with; the only mutable part is the store."""
+
+    store: Store
+    campaign: Campaign
+    config: CampaignConfig
+    brief: Brief
+    prompts: Prompts
+    model: ChatModel
+    laboratory: Laboratory
+    budget: Budget
+    turnstile: Turnstile
+    notify: Notify
+
+    def entry(self, experiment_id: str) -> Route:
+        """Where an experiment starts: starters bring their program along."""
+        return "gate" if self.store.experiment(experiment_id).kind == "starter" else "select"
+
+    def visible(self, experiment: Experiment) -> list[Experiment]:
+        """What this experiment may know: everything up to its horizon, whatever else has finished since."""
+        return self.store.experiments(
+            self.campaign.id,
+            up_to_index=horizon(experiment.index, self.config.parallel, len(self.config.search.starters)),
+        )
+
+
+def horizon(index: int, parallel: int, starters: int) -> int:
+    """The last index that experiment `index` may see, and waits for, with `parallel` experiments in flight.
+
+    A fixed lag instead of "whatever has finished": with the latter, timing would decide what is proposed, and neither
+    resume nor replay could reproduce it.
+    """
+    return -1 if index < starters else max(starters - 1, index - parallel)
+
+
+async def select(loop: Loop, experiment_id: str) -> Route:
+    """Chooses parent and exemplars and opens the first attempt."""
+    experiment = loop.store.experiment(experiment_id)
+    if experiment.selected_at is None:
+        choice = choose(
+            loop.visible(experiment),
+            seed=loop.config.seed,
+            index=experiment.index,
+            exemplars=loop.config.search.exemplars,
+        )
+        loop.store.select(
+            experiment_id,
+            parent_id=choice.parent.id,
+            exemplar_ids=[e.id for e in choice.exemplars],
+            selection=choice.rationale,
+        )
+    loop.store.put_attempt(experiment_id, 1, origin="proposal")
+    return "research"
+
+
+async def research(loop: Loop, experiment_id: str) -> Route:
+    """Asks the researcher for a hypothesis."""
+    attempt = _current(loop, experiment_id)
+    if attempt.hypothesis is None:
+        loop.notify("research", {"experiment": experiment_id, "attempt": attempt.number})
+        experiment = loop.store.experiment(experiment_id)
+        context = briefing.research_context(loop.store, loop.brief, experiment, loop.visible(experiment), loop.config)
+        prompt = researcher.messages(loop.prompts, context)
+        try:
+            hypothesis = await _converse(loop, experiment, "researcher", attempt.number, prompt, _RESEARCHER)
+        except ReplyMalformed as error:
+            return _give_up(loop, attempt, "reply_malformed", f"the researcher's reply: {error}")
+        loop.store.put_attempt(
+            experiment_id, attempt.number, origin=attempt.origin, hypothesis=hypothesis.model_dump(mode="json")
+        )
+    return "code"
+
+
+async def code(loop: Loop, experiment_id: str) -> Route:
+    """Asks the coder for the program, or for a repair of the one that a gate refused."""
+    attempt = _current(loop, experiment_id)
+    if attempt.program_sha256 is None:
+        loop.notify("code", {"experiment": experiment_id, "attempt": attempt.number, "origin": attempt.origin})
+        experiment = loop.store.experiment(experiment_id)
+        hypothesis = briefing.hypothesis_of(loop.store.attempts(experiment_id))
+        if attempt.origin == "repair":
+            repair = briefing.repair_context(loop.store, loop.brief, experiment, hypothesis, loop.config)
+            prompt = coder.repair_messages(loop.prompts, repair)
+        else:
+            context = briefing.code_context(loop.store, loop.brief, experiment, hypothesis)
+            prompt = coder.messages(loop.prompts, context)
+        try:
+            source = await _converse(loop, experiment, "coder", attempt.number, prompt, _CODER)
+        except ReplyMalformed as error:
+            return _give_up(loop, attempt, "reply_malformed", f"the coder's reply: {error}")
+        refusal = next((v for v in static_gates(source) if v.reason in {"too_large", "nul_byte", "not_utf8"}), None)
+        if refusal is not None:  # what cannot be stored as a program is kept in the exchange
+            loop.store.put_verdicts(experiment_id, attempt.number, [refusal.as_dict()])
+            return _refused(loop, attempt, refusal)
+        loop.store.put_attempt(
+            experiment_id, attempt.number, origin=attempt.origin, program_sha256=loop.store.put_program(source)
+        )
+    return "gate"
+
+
+async def gate(loop: Loop, experiment_id: str) -> Route:
+    """The ladder: static, identity, then the gates that run the program in the sandbox."""
+    attempt = _current(loop, experiment_id)
+    experiment = loop.store.experiment(experiment_id)
+    if attempt.outcome is not None:  # repeated after a crash between closing this attempt and moving on
+        return _route_after(loop, experiment, attempt)
+    verdicts = [
+        Verdict(v.gate, v.passed, v.reason, v.message, v.line, v.detail)
+        for v in loop.store.verdicts(experiment_id, attempt.number)
+    ]
+    if not verdicts:
+        loop.notify("gate", {"experiment": experiment_id, "attempt": attempt.number})
+        verdicts = await _climb(loop, experiment, attempt)
+        loop.store.put_verdicts(experiment_id, attempt.number, [v.as_dict() for v in verdicts])
+    failure = next((v for v in verdicts if not v.passed), None)
+    if failure is not None:
+        return _refused(loop, attempt, failure)
+    loop.store.close_attempt(experiment_id, attempt.number, "accepted", {"cost": verdicts[-1].detail.get("cost", {})})
+    await loop.turnstile.settle(experiment.index)
+    return "trial"
+
+
+async def _climb(loop: Loop, experiment: Experiment, attempt: Attempt) -> list[Verdict]:
+    """Up the ladder to the first failure. The measured cost rides on the last verdict."""
+    source = loop.store.program(_program_of(attempt)).source
+    verdicts = list(static_gates(source))
+    if all(v.passed for v in verdicts):
+        verdicts.append(await _identity(loop, experiment, attempt, source))
+    if all(v.passed for v in verdicts):
+        objective = loop.config.objective
+        outcome = await loop.laboratory.gates(
+            source, track=objective.track, tier=objective.tier, label=f"{experiment.id}/gates-{attempt.number}"
+        )
+        *before, last = outcome.verdicts
+        cost = {"cost": asdict(outcome.cost)} if outcome.cost is not None else {}
+        verdicts.extend([*before, replace(last, detail={**last.detail, **cost})])
+    return verdicts
+
+
+async def trial(loop: Loop, experiment_id: str) -> Route:
+    """Trains the accepted program once per task and seed; each run is scored as its predictions come back."""
+    experiment = loop.store.experiment(experiment_id)
+    await loop.turnstile.settle(experiment.index)
+    source = loop.store.program(_program_of(_current(loop, experiment_id))).source
+    objective = loop.config.objective
+    for seed in objective.seeds:
+        for task in objective.tasks:
+            request = TrialRequest(objective.track, objective.tier, task, seed, salt=objective.salt or "")
+            if not await _run_trial(loop, experiment, source, request):
+                return "analyse" if experiment.kind == "proposal" else "record"
+    return "analyse" if experiment.kind == "proposal" else "record"
+
+
+async def _run_trial(loop: Loop, experiment: Experiment, source: str, request: TrialRequest) -> bool:
+    row = loop.store.open_trial(
+        experiment.id,
+        task=request.task,
+        tier=request.tier,
+        seed=request.seed,
+        data=request.data,
+        objective_hash=loop.campaign.objective_hash,
+    )
+    if row.state == "open":
+        loop.budget.check()
+        label = f"{experiment.id}/{request.task}-{request.seed}"
+        where = {"experiment": experiment.id, "task": request.task, "seed": request.seed}
+        loop.notify("trial", where)
+        outcome = await loop.laboratory.trial(
+            source, request, label=label, on_progress=lambda progress: loop.notify("progress", {**where, **progress})
+        )
+        row = loop.store.finish_trial(
+            row.id,
+            state="completed" if outcome.completed else "failed",
+            reason=outcome.reason,
+            message=outcome.message,
+            score=outcome.score,
+            metrics=outcome.metrics,
+            curve=outcome.curve,
+            log=outcome.log,
+            device_s=outcome.device_s,
+            environment=outcome.environment,
+        )
+        loop.notify("scored", {**where, "score": row.score, "reason": row.reason})
+    return row.state == "completed"
+
+
+async def analyse(loop: Loop, experiment_id: str) -> Route:
+    """Asks the analyst what the measured result says about the hypothesis."""
+    if loop.store.analysis(experiment_id) is None:
+        loop.notify("analyse", {"experiment": experiment_id})
+        experiment = loop.store.experiment(experiment_id)
+        attempts = loop.store.attempts(experiment_id)
+        hypothesis = briefing.hypothesis_of(attempts)
+        context = briefing.analysis_context(loop.store, loop.brief, experiment, attempts[-1], hypothesis)
+        prompt = analyst.messages(loop.prompts, context)
+        try:
+            analysis = await _converse(loop, experiment, "analyst", attempts[-1].number, prompt, _ANALYST)
+        except ReplyMalformed as error:  # the measurement stands without a commentary; that it is missing is recorded
+            loop.store.put_event(
+                loop.campaign.id, "analysis_malformed", {"why": error.why}, experiment_id=experiment_id
+            )
+            return "record"
+        loop.store.put_analysis(experiment_id, analysis.model_dump(mode="json"))
+        lesson = analysis.lesson.model_dump(mode="json")
+        loop.store.put_lesson(experiment_id, analysis.lesson.claim, level="observed", body=lesson)
+    return "record"
+
+
+async def record(loop: Loop, experiment_id: str) -> Route:
+    """Closes the experiment: status, reason, score."""
+    experiment = loop.store.experiment(experiment_id)
+    if experiment.status == "open":
+        attempts = loop.store.attempts(experiment_id)
+        verdict = briefing.conclude(loop.store, experiment, attempts, loop.config)
+        experiment = loop.store.finish_experiment(
+            experiment_id,
+            status=verdict.status,
+            reason=verdict.reason,
+            message=verdict.message,
+            score=verdict.score,
+            name=verdict.name,
+            hypothesis=verdict.hypothesis,
+            program_sha256=verdict.program_sha256,
+            duplicate_of=verdict.duplicate_of,
+            environment=verdict.environment,
+        )
+    await loop.turnstile.settle(experiment.index)
+    loop.notify(
+        "recorded",
+        {
+            "experiment": experiment_id,
+            "status": experiment.status,
+            "reason": experiment.reason,
+            "score": experiment.score,
+            "name": experiment.name,
+        },
+    )
+    return "end"
+
+
+async def _identity(loop: Loop, experiment: Experiment, attempt: Attempt, source: str) -> Verdict:
+    """Reserve, then train: the first experiment to reserve an identity is the only one that may train it."""
+    await loop.turnstile.wait(experiment.index)
+    reservation = loop.store.reserve(loop.campaign.id, "L0", l0(source), experiment.id)
+    if reservation.granted:
+        return Verdict("identity", True, "ok", "not tried before in this campaign")
+    if reservation.owner == experiment.id:
+        earlier = [a for a in loop.store.attempts(experiment.id) if a.number < attempt.number and a.program_sha256]
+        if not any(l0(loop.store.program(_program_of(a)).source) == l0(source) for a in earlier):
+            return Verdict("identity", True, "ok", "reserved by this attempt")  # repeated after a crash
+        return Verdict("identity", False, "unchanged", "this is the program that was just refused, unchanged")
+    owner = loop.store.experiment(reservation.owner)
+    result = (
+        f"it scored {owner.score:.3f}"
+        if owner.score is not None
+        else f"it is {owner.status} ({owner.reason or 'in flight'})"
+    )
+    return Verdict(
+        "identity",
+        False,
+        "duplicate",
+        f"already tried as {owner.id} ({owner.name or 'unnamed'}): {result}",
+        detail={"duplicate_of": owner.id},
+    )
+
+
+async def _converse(
+    loop: Loop,
+    experiment: Experiment,
+    role: str,
+    attempt: int,
+    prompt: Prompt,
+    form: _Form[_T],
+) -> _T:
+    """One question and, if the reply does not parse, one corrective round. Stored replies are never asked for again.
+
+    Raises:
+        ReplyMalformed: the corrected reply does not parse either.
+    """
+    for turn in (0, 1):
+        seed = _call_seed(loop.config.seed, experiment.index, role, attempt, turn)
+        stored = loop.store.find_exchange(experiment.id, role, attempt, turn)
+        if stored is None:
+            loop.budget.check()
+            completion = await loop.model.complete(
+                prompt.messages, schema=form.schema, seed=seed, deadline_s=loop.config.model.call_deadline_s
+            )
+            schema_name = form.schema.__name__ if form.schema else None
+            stored = loop.store.put_exchange(
+                experiment.id,
+                role,
+                attempt,
+                turn,
+                request_key=request_key(prompt.messages, schema_name=schema_name, seed=seed),
+                template_hashes=prompt.template_hashes,
+                model=completion.model,
+                request={"messages": [m.as_dict() for m in prompt.messages], "seed": seed, "schema": schema_name},
+                response=completion.raw,
+                text=completion.text,
+                usage=completion.usage,
+                cost_usd=completion.cost_usd,
+                latency_s=completion.latency_s,
+                finish_reason=completion.finish_reason,
+            )
+        try:
+            return form.parse(stored.text, finish_reason=stored.finish_reason)
+        except ReplyMalformed as error:
+            if turn == 1:
+                raise
+            prompt = form.corrective(prompt, stored.text, error, prompts=loop.prompts)
+    raise AssertionError("unreachable: the second turn returns or raises")
+
+
+def _call_seed(campaign_seed: int, index: int, role: str, attempt: int, turn: int) -> int:
+    digest = hashlib.sha256(f"{campaign_seed}:{index}:{role}:{attempt}:{turn}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def _current(loop: Loop, experiment_id: str) -> Attempt:
+    return loop.store.attempts(experiment_id)[-1]
+
+
+def _program_of(attempt: Attempt) -> str:
+    if attempt.program_sha256 is None:
+        raise AssertionError(f"attempt {attempt.number} of {attempt.experiment_id} reached the gates without a program")
+    return attempt.program_sha256
+
+
+def _refused(loop: Loop, attempt: Attempt, failure: Verdict) -> Route:
+    """Closes the attempt with what the gate said, and says where to go."""
+    outcome: AttemptOutcome = "duplicate" if failure.reason == "duplicate" else "gate_failed"
+    closed = loop.store.close_attempt(
+        attempt.experiment_id, attempt.number, outcome, {**failure.as_dict(), **failure.detail}
+    )
+    loop.notify(
+        "refused",
+        {
+            "experiment": attempt.experiment_id,
+            "attempt": attempt.number,
+            "gate": failure.gate,
+            "reason": failure.reason,
+        },
+    )
+    return _route_after(loop, loop.store.experiment(attempt.experiment_id), closed)
+
+
+def _route_after(loop: Loop, experiment: Experiment, attempt: Attempt) -> Route:
+    if attempt.outcome == "accepted":
+        return "trial"
+    if experiment.kind == "starter" or attempt.outcome == "malformed" or attempt.number > loop.config.search.repairs:
+        return "record"
+    if attempt.outcome == "duplicate":
+        loop.store.put_attempt(experiment.id, attempt.number + 1, origin="reproposal")
+        return "research"
+    loop.store.put_attempt(experiment.id, attempt.number + 1, origin="repair")
+    return "code"
+
+
+def _give_up(loop: Loop, attempt: Attempt, reason: str, message: str) -> Route:
+    loop.store.close_attempt(attempt.experiment_id, attempt.number, "malformed", {"reason": reason, "message": message})
+    return "record"

@@ -1,0 +1,153 @@
+"""Renders prompt templates; a template is known by its content hash.
+
+Notable:
+* a hole without a value and a value without a hole are both errors: a prompt that silently lacks its evidence is
+  the costliest kind of bug here;
+* rendering is byte-stable: no clock, no environment, no locale; mappings render in the order they are given;
+* text that a model or a candidate wrote enters through `inline` (one line, capped) or `fence` (inside a fence longer
+  than any fence in it, capped), so that it cannot end its own quotation.
+
+Not covered: deciding what to show (the campaign's), and whether a model obeys what it is told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.meta
+
+from prompts.errors import HoleMismatch, TemplateMissing
+
+PACKAGED = Path(__file__).parent / "templates"
+FENCED_CAP_CHARS = 24_000
+INLINE_CAP_CHARS = 300
+
+_RUN_OF_MARKS = re.compile(r"`{3,}|~{3,}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A rendered template. `template_hash` covers the template and everything it includes."""
+
+    text: str
+    template_hash: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Analysed:
+    holes: frozenset[str]
+    content_hash: str
+
+
+class Prompts:
+    """The packaged templates; those of `directory`, where given, come first.
+
+    Raises:
+        HoleMismatch: from `render`, when context and holes differ.
+        TemplateMissing: from `render`, when there is no such template.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._directories = [path for path in (directory, PACKAGED) if path is not None]
+        self._environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(self._directories, encoding="utf-8"),
+            undefined=jinja2.StrictUndefined,
+            autoescape=False,  # noqa: S701 - prompts are plain text, not HTML
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+            auto_reload=False,
+        )
+        self._environment.filters.update(inline=inline, fence=fence, number=number, signed=signed, values=values)
+        self._analysed: dict[str, _Analysed] = {}
+
+    def render(self, name: str, /, **context: Any) -> Rendered:
+        """Render one template with exactly the values it asks for."""
+        analysed = self._analyse(name)
+        missing = sorted(analysed.holes - context.keys())
+        unused = sorted(context.keys() - analysed.holes)
+        if missing or unused:
+            raise HoleMismatch(name, missing=missing, unused=unused)
+        try:
+            text = self._environment.get_template(name).render(context)
+        except jinja2.UndefinedError as error:
+            raise HoleMismatch(name, missing=[str(error.message)]) from error
+        return Rendered(text=text.strip() + "\n", template_hash=analysed.content_hash, name=name)
+
+    def _analyse(self, name: str) -> _Analysed:
+        if name not in self._analysed:
+            sources: dict[str, str] = {}
+            holes = self._collect(name, sources)
+            digest = hashlib.sha256()
+            for included in sorted(sources):
+                digest.update(f"{included}\0{len(sources[included].encode())}\0{sources[included]}".encode())
+            self._analysed[name] = _Analysed(frozenset(holes), digest.hexdigest())
+        return self._analysed[name]
+
+    def _collect(self, name: str, sources: dict[str, str]) -> set[str]:
+        loader = self._environment.loader
+        assert loader is not None
+        try:
+            source, _, _ = loader.get_source(self._environment, name)
+        except jinja2.TemplateNotFound:
+            raise TemplateMissing(name, [str(path) for path in self._directories]) from None
+        sources[name] = source
+        tree = self._environment.parse(source)
+        holes = jinja2.meta.find_undeclared_variables(tree)
+        for included in jinja2.meta.find_referenced_templates(tree):
+            if included is not None and included not in sources:
+                holes |= self._collect(included, sources)
+        return holes
+
+
+def inline(text: object, cap: int = INLINE_CAP_CHARS) -> str:
+    """Foreign text on one line: white space collapsed, unprintable characters dropped, code marks defused, capped."""
+    kept = "".join(
+        " " if character.isspace() else character
+        for character in str(text)
+        if character.isspace() or unicodedata.category(character) not in {"Cc", "Cf", "Cs"}
+    )
+    line = _RUN_OF_MARKS.sub("''", " ".join(kept.split())).replace("|", "¦")
+    return line if len(line) <= cap else f"{line[: cap - 1]}…"
+
+
+def fence(text: object, info: str = "text", cap: int = FENCED_CAP_CHARS) -> str:
+    """Foreign text in a fence that is longer than any run of marks inside it.
+
+    What is over the cap is cut out of the middle, with a line that says how much: beginnings hold definitions and
+    endings hold the error.
+    """
+    body = "".join(
+        character
+        for character in str(text).replace("\r\n", "\n").replace("\r", "\n")
+        if character in "\n\t" or unicodedata.category(character) not in {"Cc", "Cs"}
+    )
+    if len(body) > cap:
+        half = cap // 2
+        body = f"{body[:half]}\n[... {len(body) - 2 * half} characters cut ...]\n{body[-half:]}"
+    longest = max((len(marks) for marks in _RUN_OF_MARKS.findall(body)), default=2)
+    marks = "`" * max(3, longest + 1)
+    return f"{marks}{info}\n{body.rstrip()}\n{marks}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A fixed-point number, or what its absence means."""
+    return "not measured" if value is None else f"{value:.{digits}f}"
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """A difference with its sign."""
+    return "not measured" if value is None else f"{value:+.{digits}f}"
+
+
+def values(per_seed: Mapping[str, list[float]], key: str, digits: int = 3) -> str:
+    """The values of one row seed by seed; a dash where there are none."""
+    return ", ".join(f"{value:.{digits}f}" for value in per_seed.get(key, ())) or "-"

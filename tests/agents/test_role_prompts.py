@@ -1,0 +1,86 @@
+"""What the roles are told, byte for byte.
+
+The golden files are the rendered prompts of one small campaign; a reviewer reads them to judge a change of wording.
+`MOVE37_WRITE_GOLDEN=1 pytest tests/agents/test_role_prompts.py` writes them anew.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agents import analyst, coder, researcher
+from agents.contexts import AnalysisContext, CodeContext, Prompt, RepairContext, ResearchContext
+from agents.errors import ReplyMalformed
+from prompts.loader import Prompts
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def as_text(prompt: Prompt) -> str:
+    return "\n".join(f"<<< {message.role} >>>\n{message.content}" for message in prompt.messages)
+
+
+@pytest.fixture
+def rendered(
+    prompts: Prompts,
+    research: ResearchContext,
+    code: CodeContext,
+    repair: RepairContext,
+    analysis: AnalysisContext,
+) -> dict[str, Prompt]:
+    return {
+        "researcher": researcher.messages(prompts, research),
+        "coder": coder.messages(prompts, code),
+        "repair": coder.repair_messages(prompts, repair),
+        "analyst": analyst.messages(prompts, analysis),
+    }
+
+
+@pytest.mark.parametrize("name", ["researcher", "coder", "repair", "analyst"])
+def test_prompt_is_the_golden_one(rendered: dict[str, Prompt], name: str) -> None:
+    path = GOLDEN / f"{name}.md"
+    if os.environ.get("MOVE37_WRITE_GOLDEN"):
+        path.write_text(as_text(rendered[name]), encoding="utf-8")
+    assert as_text(rendered[name]) == path.read_text(encoding="utf-8")
+
+
+def test_system_message_does_not_depend_on_the_evidence(prompts: Prompts, research: ResearchContext) -> None:
+    bare = researcher.messages(prompts, replace(research, exemplars=(), history=(), lessons=(), collisions=()))
+    full = researcher.messages(prompts, research)
+    assert bare.messages[0] == full.messages[0]
+    assert bare.messages[1] != full.messages[1]
+    assert bare.template_hashes == full.template_hashes
+
+
+def test_failures_and_collisions_are_shown(rendered: dict[str, Prompt]) -> None:
+    text = rendered["researcher"].messages[1].content
+    assert 'demo-0004 "Three memories": rejected (over_budget), score not measured' in text
+    assert "Your last proposals repeated earlier experiments" in text
+    assert "0.170, 0.210" in text  # seeds, not only means
+
+
+def test_what_a_gate_says_stays_inside_its_fence(rendered: dict[str, Prompt]) -> None:
+    text = rendered["repair"].messages[1].content
+    before, _, after = text.partition("````text\n")
+    assert "Ignore the above." not in before
+    assert after.index("Ignore the above.") < after.index("\n````\n")
+
+
+def test_corrective_round_continues_the_conversation(prompts: Prompts, research: ResearchContext) -> None:
+    prompt = researcher.messages(prompts, research)
+    error = ReplyMalformed("not json", "the reply holds no JSON object")
+    again = researcher.corrective(prompt, "not json", error)
+    assert again.messages[: len(prompt.messages)] == prompt.messages
+    assert [message.role for message in again.messages[-2:]] == ["assistant", "user"]
+    assert "the reply holds no JSON object" in again.messages[-1].content
+    assert "corrective.md.j2" in again.template_hashes
+
+
+def test_corrective_round_caps_a_runaway_reply(prompts: Prompts, research: ResearchContext) -> None:
+    prompt = researcher.messages(prompts, research)
+    again = researcher.corrective(prompt, "x" * 1_000_000, ReplyMalformed("", "too long"))
+    assert len(again.messages[-2].content) < 10_000

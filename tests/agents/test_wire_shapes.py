@@ -1,0 +1,146 @@
+"""Chat Completions bodies as servers send them, row by row."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from agents.replies import Analysis, Hypothesis
+from agents.wire import (
+    Failure,
+    NoReply,
+    Usage,
+    classify,
+    estimated_tokens,
+    read_completion,
+    redactor,
+    retry_after_s,
+    schema_format,
+    unsupported_parameter,
+)
+
+
+def body(**message: Any) -> dict[str, Any]:
+    return {"model": "m", "choices": [{"message": {"role": "assistant", **message}, "finish_reason": "stop"}]}
+
+
+@pytest.mark.parametrize(
+    ("message", "text", "source"),
+    [
+        ({"content": "hello"}, "hello", "content"),
+        ({"content": None, "reasoning_content": "thought"}, "thought", "reasoning_content"),
+        ({"content": "", "reasoning": "thought"}, "thought", "reasoning"),
+        ({"content": None, "refusal": "no"}, "no", "refusal"),
+        ({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, "ab", "content"),
+        ({"content": None}, "", "none"),
+    ],
+)
+def test_text_is_looked_for_where_servers_put_it(message: dict[str, Any], text: str, source: str) -> None:
+    reading = read_completion(body(**message))
+    assert (reading.text, reading.account["text_from"]) == (text, source)
+    assert reading.usage is None
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [None, [], "text", {}, {"choices": []}, {"choices": None}, {"choices": [None]}, {"choices": [{"message": None}]}],
+)
+def test_no_usable_choice_is_a_failure_that_may_pass(bad: Any) -> None:
+    with pytest.raises(NoReply) as caught:
+        read_completion(bad)
+    assert caught.value.failure.refusal is None
+
+
+def test_error_inside_a_success() -> None:
+    with pytest.raises(NoReply) as caught:
+        read_completion({"error": {"message": "out of credit", "code": "insufficient_quota"}})
+    assert caught.value.failure.refusal == "quota"
+    with pytest.raises(NoReply) as caught:
+        read_completion({"error": {"message": "upstream overloaded", "code": 503}})
+    assert caught.value.failure.refusal is None
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"prompt_tokens": 3, "completion_tokens": 4}, Usage(3, 4)),
+        ({"prompt_tokens": 3}, None),
+        ({"prompt_tokens": "3", "completion_tokens": 4}, None),
+        ({"prompt_tokens": -1, "completion_tokens": 4}, None),
+        ({"prompt_tokens": True, "completion_tokens": 4}, None),
+        ("many", None),
+    ],
+)
+def test_usage_is_believed_only_if_it_is_two_counts(usage: Any, expected: Usage | None) -> None:
+    assert read_completion({**body(content="x"), "usage": usage}).usage == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "refusal"),
+    [
+        (401, {"message": "bad key"}, "auth"),
+        (403, {"message": "no access"}, "auth"),
+        (404, {"message": "no such model"}, "not_found"),
+        (429, {"message": "slow down", "code": "rate_limit_exceeded"}, None),
+        (429, {"message": "You exceeded your current quota", "code": "insufficient_quota"}, "quota"),
+        (402, {"message": "pay"}, "quota"),
+        (400, {"message": "This model's maximum context length is 4096 tokens"}, "context_length"),
+        (413, {"message": "prompt is too long"}, "context_length"),
+        (400, {"message": "bad field"}, "bad_request"),
+        (422, {"message": "bad field"}, "bad_request"),
+        (400, {"message": "vision", "code": "unsupported_track"}, "unsupported"),
+        (408, {"message": "timeout"}, None),
+        (500, {"message": "oops"}, None),
+        (503, "plain text", None),
+    ],
+)
+def test_what_a_retry_cannot_change(status: int, error: Any, refusal: str | None) -> None:
+    assert classify(status, {"error": error}, {}, "fallback").refusal == refusal
+
+
+def test_wait_is_read_as_seconds_or_date() -> None:
+    assert retry_after_s({"retry-after": "2.5"}) == 2.5
+    assert retry_after_s({"retry-after": "-3"}) == 0.0
+    assert retry_after_s({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
+    for nonsense in ("soon", "nan", "inf", ""):
+        assert retry_after_s({"retry-after": nonsense}) is None
+
+
+def test_unsupported_parameter_is_named_by_field_or_message() -> None:
+    sent = {"temperature": 0.5, "seed": 1, "response_format": {}}
+    by_field = Failure("HTTP 400: no", refusal="bad_request", parameter="temperature")
+    by_message = Failure("HTTP 400: Unsupported parameter: 'seed'", refusal="bad_request")
+    by_schema = Failure("HTTP 400: json_schema is not available", refusal="bad_request")
+    assert unsupported_parameter(by_field, sent) == "temperature"
+    assert unsupported_parameter(by_message, sent) == "seed"
+    assert unsupported_parameter(by_schema, sent) == "response_format"
+    assert unsupported_parameter(by_field, {}) is None
+    assert unsupported_parameter(Failure("HTTP 400: messages are wrong", refusal="bad_request"), sent) is None
+    assert unsupported_parameter(Failure("HTTP 500: seed unsupported"), sent) is None
+
+
+def test_nothing_like_a_key_is_shown() -> None:
+    redact = redactor("my-own-secret")
+    shown = redact("key my-own-secret, sk-proj-abcdef123456, Bearer abc.def, \x1b[31mred")
+    assert "secret" not in shown
+    assert "abcdef" not in shown
+    assert "abc.def" not in shown
+    assert "\x1b" not in shown
+    assert len(redact("x" * 10_000)) < 600
+
+
+@pytest.mark.parametrize("model", [Hypothesis, Analysis])
+def test_schema_is_flat_and_closed(model: type[Any]) -> None:
+    text = json.dumps(schema_format(model))
+    assert "$ref" not in text
+    assert "$defs" not in text
+    assert "maxLength" not in text
+    schema = schema_format(model)["json_schema"]["schema"]
+    assert set(schema["required"]) == set(schema["properties"]) == set(model.model_fields)
+    assert schema["additionalProperties"] is False
+
+
+def test_estimate_rounds_up() -> None:
+    assert [estimated_tokens("x" * length) for length in (0, 1, 4, 5)] == [0, 1, 1, 2]

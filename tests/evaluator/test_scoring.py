@@ -1,0 +1,130 @@
+"""The trusted scorer: its numbers against slow ones, and its refusal to be fooled by ties, leaks and odd values."""
+
+import numpy as np
+import pytest
+
+from evaluator import scoring
+from evaluator.errors import WireError
+from evaluator.tasks import registry
+from evaluator.tiers import FRACTIONS, get
+from evaluator.trial import TrialRequest, _material, score_trial, trial_phases
+
+REQUEST = TrialRequest("sequence", "micro", "recall", seed=3)
+CLAIMS = {"parameters": 6400, "mixer_parameters": 100, "mlp_hidden": 40, "peak_memory_bytes": 1}
+
+
+def replies_of(final: np.ndarray, request: TrialRequest = REQUEST) -> list[object]:
+    """Honest replies of a model whose logits are `final` at every checkpoint."""
+    audit = {
+        f"logits_{index}": final[rows, position] for index, (rows, position) in enumerate(_material(request).audited)
+    }
+    return [CLAIMS, {"logits": np.stack([final] * len(FRACTIONS))}, audit]
+
+
+def random_logits(request: TrialRequest = REQUEST) -> np.ndarray:
+    task = get(request.track, request.tier).task(request.task)
+    count = get(request.track, request.tier).evaluation_sequences
+    return np.random.default_rng(0).normal(size=(count, task.length, task.vocabulary)).astype(np.float32)
+
+
+def test_accuracy_and_loss_agree_with_a_loop() -> None:
+    task = registry.get("recall")
+    batch = task.batch(np.random.default_rng(0), 6, np.zeros(0, dtype=np.int64))
+    logits = np.random.default_rng(1).normal(size=(6, task.length, task.vocabulary)).astype(np.float32)
+    hits, losses = [], []
+    for row in range(6):
+        for position in range(task.length):
+            if batch.scored[row, position]:
+                values = logits[row, position].astype(np.float64)
+                target = batch.targets[row, position]
+                hits.append(values.argmax() == target)
+                losses.append(np.log(np.exp(values).sum()) - values[target])
+    scores = scoring.score(logits, batch)
+    assert scores.accuracy == pytest.approx(np.mean(hits))
+    assert scores.loss == pytest.approx(np.mean(losses))
+
+
+def test_a_constant_output_scores_nothing() -> None:
+    task = registry.get("recall")
+    batch = task.batch(np.random.default_rng(0), 6, np.zeros(0, dtype=np.int64))
+    assert scoring.score(np.zeros((6, task.length, task.vocabulary), np.float32), batch).accuracy == 0.0
+
+
+def test_huge_logits_do_not_overflow() -> None:
+    values = scoring.log_softmax(np.array([[1e30, 0.0, -1e30]], dtype=np.float32))
+    assert values[0, 0] == 0.0
+    assert np.isfinite(values[0]).all()
+
+
+def test_a_perfect_model_scores_one_and_a_random_one_about_zero() -> None:
+    batch = _material(REQUEST).batch
+    known = batch.scored[..., None] * np.eye(16, dtype=np.float32)[batch.targets] * 10
+    perfect = score_trial(REQUEST, replies_of(known.astype(np.float32)), [1.0, 1.0, 1.0])
+    assert (perfect.status, perfect.score) == ("ok", 1.0)
+    assert [point["fraction"] for point in perfect.curve] == list(FRACTIONS)
+    chance = score_trial(REQUEST, replies_of(random_logits()), [2.0, 1.0, 1.0])
+    assert chance.score == pytest.approx(0.0, abs=0.1)
+    assert chance.metrics["train_tokens_per_s"] == 40 * 16 * 48 / 2.0
+
+
+@pytest.mark.parametrize("where", ["logits", "audit"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_non_finite_logits_are_a_status_and_never_a_number(where: str, value: float) -> None:
+    replies = replies_of(random_logits())
+    if where == "logits":
+        replies[1]["logits"][1, 2, 3, 4] = value  # type: ignore[index]
+    else:
+        replies[2]["logits_1"][0, 0] = value  # type: ignore[index]
+    result = score_trial(REQUEST, replies, [1.0, 1.0, 1.0])
+    assert (result.status, result.reason, result.score) == ("invalid", "non_finite", None)
+
+
+def test_other_predictions_from_prefixes_are_refused() -> None:
+    replies = replies_of(random_logits())
+    replies[2] = {name: value + np.float32(0.5) * (value > 0) for name, value in replies[2].items()}  # type: ignore[attr-defined]
+    result = score_trial(REQUEST, replies, [1.0, 1.0, 1.0])
+    assert (result.status, result.reason, result.score) == ("invalid", "prefix_inconsistent", None)
+
+
+def test_float_noise_between_prefix_and_whole_is_accepted() -> None:
+    replies = replies_of(random_logits())
+    replies[2] = {name: value * np.float32(1 + 1e-5) for name, value in replies[2].items()}  # type: ignore[attr-defined]
+    assert score_trial(REQUEST, replies, [1.0, 1.0, 1.0]).status == "ok"
+
+
+def test_predicting_random_keys_is_refused() -> None:
+    batch = _material(REQUEST).batch
+    clairvoyant = (np.eye(16, dtype=np.float32)[batch.targets] * 10).astype(np.float32)
+    result = score_trial(REQUEST, replies_of(clairvoyant), [1.0, 1.0, 1.0])
+    assert (result.status, result.reason, result.score) == ("invalid", "predicts_chance", None)
+
+
+@pytest.mark.parametrize("claims", [{}, CLAIMS | {"parameters": "many"}, CLAIMS | {"parameters": True}])
+def test_claims_that_are_no_numbers_break_the_wire(claims: dict[str, object]) -> None:
+    with pytest.raises(WireError):
+        score_trial(REQUEST, [claims, *replies_of(random_logits())[1:]], [1.0, 1.0, 1.0])
+
+
+def test_too_few_replies_break_the_wire() -> None:
+    with pytest.raises(WireError):
+        score_trial(REQUEST, [CLAIMS], [1.0])
+
+
+def test_labels_and_seed_never_enter_the_sandbox() -> None:
+    request = TrialRequest("sequence", "micro", "recall", seed=123456789)
+    phases = trial_phases("x = 1", request)
+    assert [phase.name for phase in phases] == ["train", "predict", "audit"]
+    job = phases[0].send[0].payload
+    assert b"123456789" not in job
+    assert b"evaluation" not in job
+    targets = _material(request).batch.targets
+    for phase in phases:
+        for frame in phase.send:
+            assert targets.tobytes() not in frame.payload
+
+
+def test_selection_and_claim_of_one_seed_share_nothing() -> None:
+    claim = TrialRequest("sequence", "micro", "recall", seed=3, data="claim")
+    for phase, other in zip(trial_phases("", REQUEST), trial_phases("", claim), strict=True):
+        assert phase.send[0].payload != other.send[0].payload
+    assert trial_phases("", REQUEST) == trial_phases("", REQUEST)

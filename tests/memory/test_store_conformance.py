@@ -1,0 +1,7 @@
+"""The conformance suite of memory/testing.py over every kind of database."""
+
+from memory.testing import StoreConformance
+
+
+class TestStore(StoreConformance):
+    """Parametrised by the fixture `store`."""

@@ -1,0 +1,56 @@
+"""Parent selection: a pure function of seed, index and what is visible."""
+
+import dataclasses
+from collections import Counter
+from datetime import UTC, datetime
+
+import pytest
+
+from memory.records import Experiment
+from move37.choosing import choose
+
+
+def experiment(index: int, score: float | None, *, parent: int | None = None, program: str | None = None) -> Experiment:
+    fields = {f.name: None for f in dataclasses.fields(Experiment)}
+    known = {
+        "id": f"e-{index}",
+        "index": index,
+        "status": "completed" if score is not None else "rejected",
+        "score": score,
+        "parent_id": f"e-{parent}" if parent is not None else None,
+        "program_sha256": program or f"sha-{index}",
+        "created_at": datetime(2026, 1, 1, tzinfo=UTC),
+    }
+    return Experiment(**{**fields, **known})  # type: ignore[arg-type]
+
+
+def test_the_same_memory_gives_the_same_choice_whatever_the_order_of_reading() -> None:
+    visible = [experiment(i, 0.1 * i) for i in range(9)]
+    first = choose(visible, seed=1, index=9, exemplars=3)
+    again = choose(list(reversed(visible)), seed=1, index=9, exemplars=3)
+    assert first == again
+
+
+def test_good_parents_are_favoured_and_prolific_ones_yield() -> None:
+    visible = [experiment(0, 0.1), experiment(1, 0.1), experiment(2, 0.9)]
+    drawn = Counter(choose(visible, seed=s, index=3, exemplars=0).parent.id for s in range(300))
+    assert drawn["e-2"] > 200
+    children = [experiment(3 + i, 0.1, parent=2) for i in range(12)]
+    later = Counter(choose([*visible, *children], seed=s, index=20, exemplars=0).parent.id for s in range(300))
+    assert later["e-2"] < drawn["e-2"]
+
+
+def test_only_completed_experiments_are_parents() -> None:
+    visible = [experiment(0, None), experiment(1, 0.2), experiment(2, None)]
+    assert {choose(visible, seed=s, index=3, exemplars=3).parent.id for s in range(20)} == {"e-1"}
+    with pytest.raises(ValueError, match="no completed experiment"):
+        choose([experiment(0, None)], seed=0, index=1, exemplars=0)
+
+
+def test_exemplars_show_no_program_twice_and_never_the_parent() -> None:
+    visible = [experiment(i, 0.5, program=f"sha-{i % 3}") for i in range(9)]
+    for seed in range(20):
+        choice = choose(visible, seed=seed, index=9, exemplars=5)
+        shown = [e.program_sha256 for e in choice.exemplars]
+        assert len(shown) == len(set(shown)) == 2
+        assert choice.parent.program_sha256 not in shown

@@ -1,0 +1,314 @@
+"""Campaigns against a real HTTP server that speaks the OpenAI protocol on loopback, good and bad."""
+
+import asyncio
+import json
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from agents.contexts import Message
+from agents.embedded.model import answer
+from evaluator import catalogue, tiers
+from memory.store import Store
+from move37 import launch
+from move37.config import CampaignConfig
+from move37.errors import ConfigError
+from move37.workspace import Workspace
+from tests.move37.conftest import ROOT, TINY, Cli, outcomes
+
+pytestmark = pytest.mark.campaign
+
+
+@pytest.fixture
+def served(cli: Cli) -> Iterator[str]:
+    """`move37 model serve` in a process of its own; yields its base URL."""
+    port = _free_port()
+    command = cli.command("model", "serve", "--port", str(port))
+    with subprocess.Popen(command, cwd=ROOT, env=cli.environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        assert "not a language model" in first
+        _wait_for(port)
+        yield f"http://127.0.0.1:{port}/v1"
+        process.terminate()
+
+
+def test_a_campaign_over_http_is_the_campaign_in_process(served: str, cli: Cli, tmp_path: Path) -> None:
+    campaign = (*TINY, "--experiments", "4", "--seed", "3", "--name", "same")
+    cli("run", *campaign, "--base-url", served, "--accept-unsafe")
+    embedded = Cli(tmp_path / "embedded")
+    embedded("run", *campaign)
+    over_http, in_process = cli.store(), embedded.store()
+    assert outcomes(over_http, "same") == outcomes(in_process, "same")
+    assert over_http.campaign("same").arms == ["starters", "language-model"]
+    assert over_http.campaign("same").objective_hash == in_process.campaign("same").objective_hash
+    over_http.close()
+    in_process.close()
+
+
+def test_programs_of_a_remote_model_are_refused_without_isolation(served: str, cli: Cli) -> None:
+    refused = cli("run", *TINY, "--experiments", "3", "--base-url", served, expect=2)
+    assert "--accept-unsafe" in refused.stderr
+
+
+def test_an_unreachable_endpoint_is_infrastructure(cli: Cli) -> None:
+    url = f"http://127.0.0.1:{_free_port()}/v1"
+    assert "cannot be reached" in cli("run", *TINY, "--base-url", url, expect=4).stderr
+
+
+def test_a_missing_key_for_a_remote_model_is_told_before_anything_starts(cli: Cli) -> None:
+    refused = cli("run", *TINY, "--model", "gpt-none", expect=2)
+    assert "OPENAI_API_KEY" in refused.stderr
+    assert cli.json("status") == []
+
+
+class ScriptedServer:
+    """The embedded model, but the coder's replies come from a script; asked once more, it repeats the last one."""
+
+    def __init__(self) -> None:
+        self.replies: list[str | Response] = []
+        self.asked: list[list[dict[str, str]]] = []
+        self._server: uvicorn.Server | None = None
+
+    def __enter__(self) -> "ScriptedServer":
+        self.port = _free_port()
+        app = Starlette(routes=[Route("/v1/chat/completions", self._complete, methods=["POST"])])
+        self._server = uvicorn.Server(uvicorn.Config(app, port=self.port, log_level="error"))
+        self._thread = threading.Thread(target=self._server.run)
+        self._thread.start()
+        _wait_for(self.port)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.should_exit = True
+        self._thread.join()
+
+    async def _complete(self, request: Request) -> Response:
+        body = json.loads(await request.body())
+        if "response_format" in body:
+            messages = [Message(m["role"], m["content"]) for m in body["messages"]]
+            text: str | Response = answer(messages, body.get("seed"))
+        else:
+            self.asked.append(body["messages"])
+            text = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        if isinstance(text, Response):
+            return text
+        message = {"role": "assistant", "content": text}
+        return JSONResponse(
+            {
+                "id": "x",
+                "object": "chat.completion",
+                "created": 0,
+                "model": "scripted",
+                "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+                "usage": {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100},
+            }
+        )
+
+
+@pytest.fixture(scope="module")
+def scripted() -> Iterator[ScriptedServer]:
+    with ScriptedServer() as server:
+        yield server
+
+
+Play = Callable[..., tuple[Store, str, launch.Launched]]
+
+
+@pytest.fixture
+def play(scripted: ScriptedServer, tiny_config: Callable[..., CampaignConfig], tmp_path: Path) -> Iterator[Play]:
+    """Runs a campaign of one starter and one proposal whose coder says what the script says."""
+    stores: list[Store] = []
+
+    def run(*replies: str | Response, **overrides: Any) -> tuple[Store, str, launch.Launched]:
+        scripted.replies, scripted.asked = list(replies), []
+        settings = {
+            "experiments": 2,
+            "search__starters": ["mlp"],
+            "model__name": "scripted",
+            "model__base_url": f"http://127.0.0.1:{scripted.port}/v1",
+            "sandbox__backend": "process",
+            "sandbox__accept_unsafe": True,
+            **overrides,
+        }
+        config = launch.resolved(tiny_config(**settings))
+        workspace = Workspace(tmp_path / f"runs-{len(stores)}", f"sqlite:///{tmp_path}/store-{len(stores)}.db")
+        store = workspace.open(create=True)
+        stores.append(store)
+        campaign = launch.start(store, config)
+        launched = launch.execute(
+            workspace, store, campaign, config, notify=lambda kind, payload: None, announce=lambda notice: None
+        )
+        return store, "tiny-0001", launched
+
+    yield run
+    for store in stores:
+        store.close()
+
+
+def fenced(source: str) -> str:
+    return f"Here is the program.\n\n```python\n{source}\n```\n"
+
+
+GOOD = catalogue.source("softmax_attention")
+NOT_CAUSAL = GOOD.replace("is_causal=True", "is_causal=False")
+HEADER = "import torch\nfrom torch import nn\n\n\n"
+HANGS = HEADER + (
+    "class M(nn.Module):\n    def forward(self, x):\n        while True:\n            pass\n\n\n"
+    "def build_mixer(d_model, layer_index, n_layers):\n    return M()\n"
+)
+EATS_MEMORY = HEADER + (
+    "class M(nn.Module):\n    def forward(self, x):\n        kept = []\n        while True:\n"
+    "            kept.append(bytearray(1 << 28))\n\n\n"
+    "def build_mixer(d_model, layer_index, n_layers):\n    return M()\n"
+)
+PRINTS = HEADER + (
+    "class M(nn.Module):\n    def forward(self, x):\n        for _ in range(1024):\n            print('x' * (1 << 20))\n"
+    "        return x\n\n\n"
+    "def build_mixer(d_model, layer_index, n_layers):\n    return M()\n"
+)
+
+
+def test_a_program_that_does_not_parse_is_repaired_and_each_attempt_is_kept(play: Play) -> None:
+    store, experiment, _ = play(fenced("def build_mixer(:\n"), fenced("x = 1\n"), fenced(GOOD))
+    attempts = store.attempts(experiment)
+    assert [(a.origin, a.outcome) for a in attempts] == [
+        ("proposal", "gate_failed"),
+        ("repair", "gate_failed"),
+        ("repair", "accepted"),
+    ]
+    assert [a.detail.get("reason") for a in attempts[:2]] == ["does_not_parse", "contract_missing"]
+    assert store.experiment(experiment).status == "completed"
+    assert len(store.exchanges(experiment)) == 5
+
+
+def test_repairs_end_and_the_rejection_is_recorded(play: Play, scripted: ScriptedServer) -> None:
+    wrong = [NOT_CAUSAL, NOT_CAUSAL + "\nA = 1\n", NOT_CAUSAL + "\nA = 2\n"]
+    assert NOT_CAUSAL != GOOD
+    store, experiment, launched = play(*map(fenced, wrong), search__repairs=2)
+    row = store.experiment(experiment)
+    assert (row.status, row.reason) == ("rejected", "not_causal")
+    assert len(store.attempts(experiment)) == 3
+    assert "not_causal" in scripted.asked[1][-1]["content"]
+    assert launched.ending.state == "finished"
+    assert store.trials(experiment) == []
+
+
+def test_a_repetition_is_told_with_its_score_and_never_trained_twice(play: Play, scripted: ScriptedServer) -> None:
+    commented = "# a comment changes nothing\n" + catalogue.source("mlp")
+    store, experiment, _ = play(fenced(commented), search__repairs=1)
+    row = store.experiment(experiment)
+    assert (row.status, row.duplicate_of) == ("duplicate", "tiny-0000")
+    assert [a.origin for a in store.attempts(experiment)] == ["proposal", "reproposal"]
+    second = [x for x in store.exchanges(experiment) if x.role == "researcher"][1]
+    assert "tiny-0000" in second.request["messages"][-1]["content"]
+    assert store.trials(experiment) == []
+
+
+def test_a_reply_without_a_program_gets_one_corrective_round_then_fails(play: Play, scripted: ScriptedServer) -> None:
+    store, experiment, _ = play("I would rather not.")
+    row = store.experiment(experiment)
+    assert (row.status, row.reason) == ("failed", "reply_malformed")
+    assert len(scripted.asked) == 2
+    assert [x.turn for x in store.exchanges(experiment) if x.role == "coder"] == [0, 1]
+
+
+def test_a_program_with_lone_surrogates_or_nul_is_a_refusal_and_not_a_crash(play: Play) -> None:
+    message = {"role": "assistant", "content": fenced("x = '\0\udc80'\n")}
+    nul = JSONResponse({"choices": [{"message": message}]})
+    store, experiment, launched = play(nul, search__repairs=0)
+    assert store.experiment(experiment).status in {"rejected", "failed"}
+    assert launched.ending.state == "finished"
+
+
+@pytest.mark.parametrize(
+    ("program", "reasons"),
+    [
+        pytest.param(HANGS, {"timeout"}, id="hangs"),
+        pytest.param(EATS_MEMORY, {"out_of_memory", "forward_failed"}, id="eats memory"),
+        pytest.param(PRINTS, {"timeout", "output_limit", "ok", "forward_failed"}, id="prints a gigabyte"),
+    ],
+)
+def test_what_a_hostile_program_does_is_a_verdict(
+    play: Play, monkeypatch: pytest.MonkeyPatch, program: str, reasons: set[str]
+) -> None:
+    _shorten_gates(monkeypatch, 12.0)
+    started = time.monotonic()
+    store, experiment, launched = play(
+        fenced(program), search__repairs=0, sandbox__memory_gib=1.5, objective__tasks=["memorisation"]
+    )
+    row = store.experiment(experiment)
+    assert row.status in {"rejected", "failed", "completed"}
+    assert row.reason in reasons, (row.reason, row.message)
+    assert launched.ending.state == "finished"
+    assert time.monotonic() - started < 150
+
+
+def test_a_token_budget_stops_the_campaign_and_resume_continues_it(play: Play, tmp_path: Path) -> None:
+    store, _, launched = play(fenced(GOOD), experiments=4, budget__tokens=1000)
+    assert launched.campaign.stopped_because == "budget_tokens"
+    assert launched.ending.error is not None
+    assert launched.ending.error.exit_code == 3
+    spent = store.spent(launched.campaign.id).tokens
+    config = launch.extended(store, launched.campaign, {"tokens": 10_000_000, "experiments": 2})
+    workspace = Workspace(tmp_path / "runs-0", "")
+    again = launch.execute(
+        workspace, store, launched.campaign, config, notify=lambda k, p: None, announce=lambda n: None
+    )
+    assert again.ending.state == "finished"
+    assert store.spent(launched.campaign.id).tokens > spent
+    with pytest.raises(ConfigError, match="more than that"):
+        launch.extended(store, launched.campaign, {"experiments": 1})
+
+
+def test_a_server_that_fails_pauses_the_campaign_and_nothing_is_lost(play: Play) -> None:
+    quota = JSONResponse({"error": {"message": "no credit", "code": "insufficient_quota"}}, status_code=429)
+    store, experiment, launched = play(quota)
+    assert launched.campaign.state == "stopped"
+    assert launched.campaign.stopped_because == "model"
+    assert launched.ending.error is not None
+    assert launched.ending.error.exit_code == 4
+    assert store.experiment(experiment).status == "open"
+    assert [x.role for x in store.exchanges(experiment)] == ["researcher"]
+
+
+def _shorten_gates(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    import dataclasses
+
+    micro = dataclasses.replace(tiers.get("sequence", "micro"), gates_timeout_s=seconds)
+    monkeypatch.setattr(tiers, "_TIERS", {"sequence": {**tiers._TIERS["sequence"], "micro": micro}})
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(port: int) -> None:
+    async def reachable() -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if asyncio.run(reachable()):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"nothing listens on port {port}")

@@ -1,0 +1,85 @@
+"""`kill -9` of the campaign's process at random moments loses nothing and repeats nothing."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.move37.conftest import TINY, Cli, outcomes
+
+pytestmark = pytest.mark.campaign
+
+KILLS = 5
+CAMPAIGN = (*TINY, "--experiments", "8", "--seed", "11", "--name", "victim")
+
+
+@pytest.mark.timeout(600)
+def test_five_kills_leave_the_campaign_as_if_undisturbed(cli: Cli, tmp_path: object) -> None:
+    undisturbed = Cli(tmp_path / "undisturbed")  # type: ignore[operator]
+    started = time.monotonic()
+    undisturbed("run", *CAMPAIGN)
+    whole_s = time.monotonic() - started
+
+    rng = random.Random(20261123)
+    command: tuple[str, ...] = ("run", *CAMPAIGN)
+    kills = 0
+    while kills < KILLS:
+        process = cli.start(*command)
+        # At first anywhere in start-up, later within what an experiment takes: random, and never past the end.
+        time.sleep(rng.uniform(1.5, max(3.0, whole_s / 5)))
+        if process.poll() is not None:
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+        if (cli.runs / "move37.db").exists() and cli.json("status"):
+            assert cli.json("status")[0]["state"] == "interrupted"
+            command = ("resume", "victim")
+    assert kills >= 4, "the campaign ended before it could be killed often enough"
+    if cli.json("status")[0]["state"] != "finished":
+        cli("resume", "victim")
+
+    ours, theirs = cli.store(), undisturbed.store()
+    assert outcomes(ours, "victim") == outcomes(theirs, "victim")
+    campaign = ours.campaign("victim").id
+    exchanges = [(x.experiment_id, x.role, x.attempt, x.turn, x.text) for x in ours.exchanges(campaign_id=campaign)]
+    expected = [
+        (x.experiment_id, x.role, x.attempt, x.turn, x.text)
+        for x in theirs.exchanges(campaign_id=theirs.campaign("victim").id)
+    ]
+    assert sorted(exchanges) == sorted(expected)
+    assert len(exchanges) == len({x[:4] for x in exchanges})
+    trials = [(t.experiment_id, t.task, t.seed, t.data) for t in ours.trials(campaign_id=campaign)]
+    assert len(trials) == len(set(trials)) == len(theirs.trials(campaign_id=theirs.campaign("victim").id))
+    assert all(t.state == "completed" for t in ours.trials(campaign_id=campaign))
+    assert len(ours.sessions(campaign)) == kills + 1
+    ours.close()
+    theirs.close()
+
+
+def test_ctrl_c_stops_cleanly_says_how_to_resume_and_a_second_resume_is_refused(cli: Cli) -> None:
+    process = cli.start("run", *CAMPAIGN)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if (cli.runs / "move37.db").exists() and (rows := cli.json("status")) and rows[0]["experiments"]["completed"]:
+            break
+        time.sleep(0.2)
+    busy = cli("resume", "victim", expect=2)
+    assert f"running in process {process.pid}" in busy.stderr
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    (row,) = cli.json("status")
+    assert row["state"] == "stopped"
+    assert row["stopped_because"] == "interrupted"
+    children = [p.name for p in Path("/proc").iterdir() if p.name.isdigit() and _parent(p) == process.pid]
+    assert children == []
+
+
+def _parent(process: Path) -> int | None:
+    try:
+        return int((process / "stat").read_text().rsplit(")", 1)[1].split()[1])
+    except OSError:
+        return None

@@ -1,0 +1,249 @@
+"""The conversation driver against workers that say anything, at any time, in any pieces."""
+
+import asyncio
+import json
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evaluator.phases import PROGRESS_PER_PHASE, PROTOCOL_VERSION, Phase
+from evaluator.wire import ArraySpec, Frame, FrameKind, arrays, control, encode_frame
+from sandbox.conversation import FRAMES_WAITING_CAP, Ending, converse, describe_exit
+from sandbox.errors import ProtocolMismatch
+from sandbox.protocol import Job, JobOutcome, Limits, OutcomeKind
+
+HELLO = {"type": "hello", "protocol": PROTOCOL_VERSION}
+TRAIN = Phase("train", (control({"type": "job"}),), None, 0.3)
+PREDICT = Phase("predict", (control({"type": "go"}),), (ArraySpec("logits", "float32", (2, 3)),), 0.3)
+LOGITS = {"logits": np.arange(6, dtype=np.float32).reshape(2, 3)}
+LIMITS = Limits(start_timeout_s=0.3, log_bytes=64)
+
+
+def message(content):
+    return encode_frame(control(content))
+
+
+def done(phase="train"):
+    return message({"type": "done", "phase": phase, "parameters": 7})
+
+
+class Scripted:
+    """Says `opening` at once, then one entry of `answers` after each thing it is sent; then it ends as told.
+
+    `ending` None: it stays alive and silent. An answer may be bytes, or an exception that breaks the connection.
+    """
+
+    def __init__(self, opening, answers=(), ending=None, log=b""):
+        self._pieces = asyncio.Queue()
+        self._answers = list(answers)
+        self._ended = asyncio.Event()
+        self._ending = ending
+        self._log = log
+        self._say(opening)
+
+    def _say(self, item):
+        self._pieces.put_nowait(item)
+        if not self._answers and self._ending is not None:
+            self._pieces.put_nowait(None)
+
+    async def pump(self, on_output, on_log):
+        on_log(self._log)
+        while (piece := await self._pieces.get()) is not None:
+            if isinstance(piece, Exception):
+                raise piece
+            on_output(piece)
+        self._ended.set()
+
+    async def send(self, data):
+        if self._ended.is_set():
+            raise BrokenPipeError
+        if self._answers:
+            self._say(self._answers.pop(0))
+
+    async def ended(self):
+        await self._ended.wait()
+        return self._ending
+
+    async def peak_memory(self):
+        return 1000
+
+
+async def play(worker, phases=(TRAIN,), **settings):
+    return await converse(worker, Job("j", tuple(phases), LIMITS), provenance={"level": "scripted"}, **settings)
+
+
+async def test_a_job_whose_phases_are_all_answered_has_completed():
+    worker = Scripted(message(HELLO), [done(), encode_frame(arrays(LOGITS))], Ending(0), log=b"hi\x1b[31m\xff")
+    outcome = await play(worker, (TRAIN, PREDICT))
+    assert (outcome.kind, outcome.reason, outcome.exit_code) == (OutcomeKind.COMPLETED, "ok", 0)
+    assert outcome.replies[0]["parameters"] == 7
+    np.testing.assert_array_equal(outcome.replies[1]["logits"], LOGITS["logits"])
+    assert len(outcome.phase_wall_s) == 2
+    assert outcome.log == "hi[31m\\xff"
+    assert outcome.provenance == {"level": "scripted", "hello": HELLO}
+    assert outcome.peak_memory_bytes == 1000
+
+
+async def test_a_worker_that_stays_after_its_last_answer_has_completed_too(monkeypatch):
+    monkeypatch.setattr("sandbox.conversation.EXIT_GRACE_S", 0.05)
+    outcome = await play(Scripted(message(HELLO), [done()]))
+    assert (outcome.kind, outcome.exit_code) == (OutcomeKind.COMPLETED, None)
+
+
+async def test_another_protocol_version_is_our_fault_and_raises():
+    with pytest.raises(ProtocolMismatch, match="move37 sandbox build"):
+        await play(Scripted(message({"type": "hello", "protocol": 99})))
+
+
+@pytest.mark.parametrize(
+    ("answer", "ending", "reason"),
+    [
+        pytest.param(b"", Ending(0), "exception", id="exit 0 is not success"),
+        pytest.param(b"", Ending(-11), "exception", id="killed by a signal"),
+        pytest.param(b"", Ending(137, out_of_memory=True), "out_of_memory", id="the memory limit"),
+        pytest.param(done()[:-3], Ending(0), "exception", id="an answer that breaks off"),
+        pytest.param(b"garbage " * 4, None, "protocol", id="garbage"),
+        pytest.param(struct.pack("<IQ", 3, 1 << 40), None, "protocol", id="an array without end"),
+        pytest.param(struct.pack("<IQ", 1, 1 << 20), None, "protocol", id="a message above the cap"),
+        pytest.param(encode_frame(arrays(LOGITS)), None, "protocol", id="arrays where none were asked for"),
+        pytest.param(encode_frame(Frame(FrameKind.PROGRAM, b"x")), None, "protocol", id="a program"),
+        pytest.param(done("predict"), None, "protocol", id="the answer of another phase"),
+        pytest.param(message({"type": "hello"}), None, "protocol", id="a second greeting"),
+        pytest.param(encode_frame(Frame(FrameKind.CONTROL, b'{"a":NaN}')), None, "protocol", id="not a number"),
+        pytest.param(message({"type": "failed", "reason": "ok"}), None, "protocol", id="a failure we do not know"),
+        pytest.param(message({"type": "progress", "phase": "train"}), None, "protocol", id="progress of nothing"),
+        pytest.param(b"", None, "timeout", id="silence"),
+    ],
+)
+async def test_what_a_candidate_does_is_named_and_never_raised(answer, ending, reason):
+    outcome = await play(Scripted(message(HELLO), [answer], ending))
+    assert (outcome.kind, outcome.reason) == (OutcomeKind.CANDIDATE_FAILED, reason)
+    assert "'train'" in outcome.message
+    assert outcome.replies == ()
+
+
+@pytest.mark.parametrize(
+    ("opening", "ending", "reason"),
+    [
+        pytest.param(b"", Ending(1), "start", id="ended before greeting"),
+        pytest.param(b"", None, "start", id="never greeted"),
+        pytest.param(done(), None, "start", id="no greeting"),
+        pytest.param(ConnectionResetError("engine gone"), None, "lost", id="broken connection"),
+        pytest.param(message(HELLO), Ending(None, lost="engine restarted"), "lost", id="lost by its engine"),
+    ],
+)
+async def test_what_goes_wrong_on_our_side_is_not_blamed_on_the_candidate(opening, ending, reason):
+    outcome = await play(Scripted(opening, (), ending))
+    assert (outcome.kind, outcome.reason) == (OutcomeKind.INFRASTRUCTURE_FAILED, reason)
+
+
+async def test_the_worker_s_own_report_of_a_failure_is_passed_on():
+    failed = {"type": "failed", "phase": "train", "reason": "diverged", "message": "loss is NaN\x07", "line": 3}
+    outcome = await play(Scripted(message(HELLO), [message({**failed, "traceback": "Traceback"})], Ending(1)))
+    assert (outcome.reason, outcome.message, outcome.line) == ("diverged", "loss is NaN", 3)
+    assert "Traceback" in outcome.log
+
+
+async def test_a_failure_that_was_told_before_the_pipe_broke_is_still_heard():
+    failed = {"type": "failed", "phase": "train", "reason": "out_of_memory", "message": "no", "line": None}
+
+    class Deaf(Scripted):
+        async def send(self, data):
+            self._say(message(failed))
+            raise BrokenPipeError
+
+    outcome = await play(Deaf(message(HELLO)))
+    assert (outcome.reason, outcome.message) == ("out_of_memory", "no")
+
+
+async def test_answering_before_being_asked_is_refused():
+    outcome = await play(Scripted(message(HELLO), [done() + done("predict")]), (TRAIN, PREDICT))
+    assert (outcome.reason, len(outcome.replies)) == ("protocol", 1)
+
+
+async def test_arrays_cannot_be_sent_before_their_inputs_were():
+    outcome = await play(Scripted(message(HELLO), [done() + encode_frame(arrays(LOGITS))]), (TRAIN, PREDICT))
+    assert outcome.reason == "protocol"
+
+
+async def test_arrays_of_another_shape_are_refused():
+    wrong = encode_frame(arrays({"logits": np.zeros((3, 2), np.float32)}))
+    outcome = await play(Scripted(message(HELLO), [wrong]), (PREDICT,))
+    assert outcome.reason == "protocol"
+
+
+async def test_progress_is_forwarded_up_to_its_cap():
+    one = {"type": "progress", "phase": "train", "step": 1, "steps": 2, "loss": 0.5, "smuggled": "x"}
+    seen = []
+    flood = message(one) * (PROGRESS_PER_PHASE + 1)
+    outcome = await play(Scripted(message(HELLO), [flood + done()]), on_progress=seen.append)
+    assert outcome.reason == "output_limit"
+    assert seen == [{"phase": "train", "step": 1, "steps": 2, "loss": 0.5}] * PROGRESS_PER_PHASE
+
+
+async def test_a_flood_of_messages_is_cut_off():
+    flood = message({"type": "x"}) * (FRAMES_WAITING_CAP + 1)
+    outcome = await play(Scripted(message(HELLO), [flood]))
+    assert outcome.reason in ("output_limit", "protocol")
+
+
+async def test_the_job_s_own_deadline_is_kept():
+    slow = Phase("train", TRAIN.send, None, 60.0)
+    outcome = await play(Scripted(message(HELLO), [b""]), (slow,), deadline_s=0.1)
+    assert (outcome.kind, outcome.reason) == (OutcomeKind.CANDIDATE_FAILED, "timeout")
+    assert outcome.wall_s < 5
+
+
+async def test_a_defect_of_a_backend_is_not_mistaken_for_a_candidate_s_end():
+    worker = Scripted(ZeroDivisionError("defect"))
+    with pytest.raises(ZeroDivisionError):
+        await play(worker)
+
+
+json_values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.floats(), st.text()),
+    lambda inner: (
+        st.dictionaries(st.sampled_from(["type", "phase", "reason", "line"]) | st.text(), inner) | st.lists(inner)
+    ),
+    max_leaves=8,
+)
+hostile = st.one_of(
+    st.binary(max_size=200),
+    st.builds(
+        lambda kind, length, rest: struct.pack("<IQ", kind, length) + rest,
+        st.integers(0, 5),
+        st.integers(0, 1 << 63),
+        st.binary(max_size=50),
+    ),
+    json_values.map(lambda value: encode_frame(Frame(FrameKind.CONTROL, json.dumps(value).encode()))),
+    st.sampled_from([done(), done("predict"), encode_frame(arrays(LOGITS)), message(HELLO)]),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(hostile, max_size=4), st.sampled_from([Ending(0), Ending(1), Ending(-9)]))
+def test_no_stream_of_bytes_makes_the_driver_raise_or_hang(pieces, ending):
+    async def run() -> JobOutcome:
+        worker = Scripted(message(HELLO), [b"".join(pieces)], ending)
+        return await play(worker, (TRAIN, PREDICT))
+
+    outcome = asyncio.run(run())
+    assert outcome.kind in (OutcomeKind.CANDIDATE_FAILED, OutcomeKind.COMPLETED)
+    assert outcome.completed == (len(outcome.replies) == 2)
+    assert outcome.wall_s < 5
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (0, "exited with code 0"),
+        (3, "exited with code 3"),
+        (-9, "was killed by SIGKILL"),
+        (139, "was killed by SIGSEGV"),
+    ],
+)
+def test_exit_codes_are_put_into_words(code, words):
+    assert describe_exit(code) == words
