@@ -5,7 +5,7 @@ Notable, against the published "hash of the source without whitespace":
   or after a loop, `"a b"` and `"ab"`, `not a` and `nota` differ.
 - L0 drops what Python drops: comments, blank lines, spacing between tokens, width and kind of the indentation, line
   continuations, kind of line ending.
-- One compiled pattern finds the tokens (the standard tokenizer needs ten times as long); tests compare the two.
+- One compiled pattern finds the tokens (the standard tokenizer needs five times as long); tests compare the two.
 Not covered: renamed variables, quote style, docstrings, reordered definitions. Those are levels L1 to L3.
 """
 

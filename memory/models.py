@@ -2,7 +2,7 @@
 
 Notable: portable column types only; no relationships (reads are snapshots, and configuring mappers costs start-up
 time); nothing is ever deleted; finished rows are guarded by triggers that the migrations create, not by this file.
-Not covered: what may change when (memory/guards.py), who calls what (memory/store.py).
+Not covered: what may change when (memory/migrations/guards.py), who calls what (memory/store.py).
 """
 
 from dataclasses import fields

@@ -44,7 +44,7 @@ class Library:
             self._read(title, sources[title])
 
     def program_parts(self, names: Iterable[str]) -> tuple[list[str], list[str]]:
-        """The import lines and definitions that these names need, helpers before what uses them.
+        """The import lines and definitions that these names need: functions, then classes, each alphabetically.
 
         Raises:
             KeyError: a name that no source defines.
@@ -52,8 +52,9 @@ class Library:
         ordered: dict[str, Definition] = {}
         for name in names:
             self._require(name, ordered)
-        functions = [definition.text for definition in ordered.values() if not definition.is_class]
-        classes = [definition.text for definition in ordered.values() if definition.is_class]
+        alphabetic = [ordered[name] for name in sorted(ordered)]  # one order for all programs: their diffs stay small
+        functions = [definition.text for definition in alphabetic if not definition.is_class]
+        classes = [definition.text for definition in alphabetic if definition.is_class]
         used = frozenset[str]().union(*(definition.uses for definition in ordered.values())) | {"nn"}
         return self._import_lines(used), functions + classes
 

@@ -207,7 +207,7 @@ def _hypothesis(
     ]
     basis = _basis(change, weighed)
     return {
-        "title": _title(change, parent),
+        "title": _title(change),
         "mechanism": f"{mechanism(change, weakest, rng)} {basis}".strip(),
         "change": change.label[:160],
         "design": design_text(change.mixer),
@@ -252,10 +252,8 @@ def _basis(change: Change, weighed: Evidence) -> str:
     return "No measured design shown here uses it, so the prediction rests on priors."
 
 
-def _title(change: Change, parent: Mixer | None) -> str:
-    base = "" if parent is None or change.operator == "core" else f" ({_kind(parent)} parent)"
-    label = change.label[0].upper() + change.label[1:]
-    return f"{label}{base}" if len(label) + len(base) <= TITLE_CAP else label[:TITLE_CAP]
+def _title(change: Change) -> str:
+    return (change.label[0].upper() + change.label[1:])[:TITLE_CAP]
 
 
 def _refutation(deltas: Mapping[str, float], parent: Shown) -> str:

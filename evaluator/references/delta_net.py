@@ -112,9 +112,8 @@ class DeltaRule(nn.Module):
         bound = kernel_size**-0.5
         self.taps = nn.Parameter(torch.empty(kernel_size, 3 * d_model).uniform_(-bound, bound))
         with torch.no_grad():
-            self.taps[-1] = (
-                1.0  # starts as the present plus a little of the past: with all taps random, recall is learnt later
-            )
+            # Starts as the present plus a little of the past: with all taps random, recall is learnt later.
+            self.taps[-1] = 1.0
         self.beta = nn.Linear(d_model, n_heads)
         self.decay = nn.Linear(d_model, n_heads, bias=False) if gated else None
         # Log decay = -rate * softplus(decay(x)), and softplus(0) = ln 2: heads start with memories of 16 to 1000 steps.

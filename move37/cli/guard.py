@@ -4,6 +4,7 @@
 """
 
 import functools
+import gc
 import sys
 from collections.abc import Callable
 from typing import NoReturn, ParamSpec, TypeVar
@@ -42,6 +43,11 @@ def fail(message: str, code: int) -> NoReturn:
     """Says what went wrong and leaves."""
     sys.stderr.write(f"move37: {message}\n")
     raise typer.Exit(code)
+
+
+def long_running() -> None:
+    """For commands that work for more than a moment: the garbage collector, off while importing, goes on again."""
+    gc.enable()
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:

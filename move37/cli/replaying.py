@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from move37.cli.guard import fail, guarded
+from move37.cli.guard import fail, guarded, long_running
 from move37.cli.options import AsJson, RunsDir, StoreUrl
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def replay(
     from move37.views import find_campaign, find_experiment
     from move37.workspace import Workspace
 
+    long_running()
     with closing(Workspace.find(runs_dir, store).open()) as memory:
         experiment = find_experiment(memory, what)
         if experiment is None:
@@ -92,11 +93,10 @@ def _experiment(memory: "Store", experiment: "Experiment", sandbox: str | None, 
 async def _retrain(
     memory: "Store", experiment: "Experiment", sandbox: str | None, *, quiet: bool
 ) -> "ExperimentReplay":
-    from sandbox.selection import open_sandbox
-
     from move37.config import validate
     from move37.laboratory import SandboxLaboratory
     from move37.replaying import replay_experiment
+    from sandbox.selection import open_sandbox
 
     config = validate(memory.campaign(experiment.campaign_id).config)
     settings = config.sandbox

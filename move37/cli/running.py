@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from move37.cli.guard import fail, guarded
+from move37.cli.guard import fail, guarded, long_running
 from move37.cli.options import AsJson, CampaignName, RunsDir, StoreUrl
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ def _go(
     from move37.report.live import Live
     from move37.views import status
 
+    long_running()
     with Live(memory, campaign, settings, quiet=as_json) as live:
         launched = execute(workspace, memory, campaign, settings, notify=live.notify, announce=live.announce)
     row = status(workspace, memory, launched.campaign)

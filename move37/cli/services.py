@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from move37.cli.guard import fail, guarded
+from move37.cli.guard import fail, guarded, long_running
 from move37.cli.options import AsJson, RunsDir, StoreUrl
 
 sandbox_app = typer.Typer(help="The sandbox that programs run in.", no_args_is_help=True)
@@ -52,6 +52,7 @@ def model_serve(
     """Serve the embedded grammar model over the OpenAI protocol. It is a grammar, not a language model."""
     from agents.embedded.server import serve
 
+    long_running()
     serve(host=host, port=port)
 
 

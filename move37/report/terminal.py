@@ -73,10 +73,9 @@ def print_best(store: "Store", campaign: "Campaign") -> None:
         path.append(by_id[path[-1].parent_id])
     out.print(f"\n[bold]best lineage[/bold] ({escape(campaign.name)})")
     for depth, experiment in enumerate(reversed(path)):
-        change = (experiment.hypothesis or {}).get("change", "starting program")
         out.print(
-            f"  {'  ' * depth}{score(experiment.score)}  {escape(experiment.id)}  "
-            f"{escape(plain(experiment.name))}  [dim]{escape(plain(change))}[/dim]",
+            f"  {'  ' * depth}{score(experiment.score)}  {escape(experiment.id)}  {escape(plain(experiment.name))}"
+            + ("  [dim]starting program[/dim]" if experiment.kind == "starter" else ""),
             soft_wrap=True,
         )
     starters = [e for e in experiments if e.kind == "starter" and e.status == "completed"]

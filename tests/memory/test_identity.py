@@ -108,9 +108,9 @@ def test_one_text_has_one_kind_of_key() -> None:
 
 def tokens(source: str) -> list[tuple[str, str]] | None:
     """What Python's tokenizer says, without what a layout change may touch; None when it refuses."""
-    kept = []
+    kept = []  # the tokenizer does not always end a last line that has no end: give it one
     try:
-        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        for token in tokenize.generate_tokens(io.StringIO(source + "\n").readline):
             if token.type == tokenize.ERRORTOKEN:
                 return None
             if token.type in (tokenize.COMMENT, tokenize.NL, tokenize.ENDMARKER):
@@ -119,8 +119,6 @@ def tokens(source: str) -> list[tuple[str, str]] | None:
             kept.append((tokenize.tok_name[token.type], "" if layout else token.string))
     except (tokenize.TokenError, IndentationError):
         return None
-    while kept and kept[-1][0] == "NEWLINE":  # the tokenizer does not always end the last line
-        kept.pop()
     return kept
 
 

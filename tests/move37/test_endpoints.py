@@ -175,7 +175,8 @@ EATS_MEMORY = HEADER + (
     "def build_mixer(d_model, layer_index, n_layers):\n    return M()\n"
 )
 PRINTS = HEADER + (
-    "class M(nn.Module):\n    def forward(self, x):\n        for _ in range(1024):\n            print('x' * (1 << 20))\n"
+    "class M(nn.Module):\n    def forward(self, x):\n"
+    "        for _ in range(1024):\n            print('x' * (1 << 20))\n"
     "        return x\n\n\n"
     "def build_mixer(d_model, layer_index, n_layers):\n    return M()\n"
 )
@@ -227,8 +228,8 @@ def test_a_reply_without_a_program_gets_one_corrective_round_then_fails(play: Pl
 
 def test_a_program_with_lone_surrogates_or_nul_is_a_refusal_and_not_a_crash(play: Play) -> None:
     message = {"role": "assistant", "content": fenced("x = '\0\udc80'\n")}
-    nul = JSONResponse({"choices": [{"message": message}]})
-    store, experiment, launched = play(nul, search__repairs=0)
+    escaped = json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+    store, experiment, launched = play(Response(escaped, media_type="application/json"), search__repairs=0)
     assert store.experiment(experiment).status in {"rejected", "failed"}
     assert launched.ending.state == "finished"
 

@@ -28,19 +28,15 @@ def test_five_kills_leave_the_campaign_as_if_undisturbed(cli: Cli, tmp_path: obj
     kills = 0
     while kills < KILLS:
         process = cli.start(*command)
-        # At first anywhere in start-up, later within what an experiment takes: random, and never past the end.
-        time.sleep(rng.uniform(1.5, max(3.0, whole_s / 5)))
-        if process.poll() is not None:
-            break
+        time.sleep(rng.uniform(0.05, 0.3) * whole_s)  # anywhere from start-up to some experiments later
+        assert process.poll() is None, "the campaign ended before it could be killed often enough"
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         kills += 1
         if (cli.runs / "move37.db").exists() and cli.json("status"):
             assert cli.json("status")[0]["state"] == "interrupted"
             command = ("resume", "victim")
-    assert kills >= 4, "the campaign ended before it could be killed often enough"
-    if cli.json("status")[0]["state"] != "finished":
-        cli("resume", "victim")
+    cli("resume", "victim")
 
     ours, theirs = cli.store(), undisturbed.store()
     assert outcomes(ours, "victim") == outcomes(theirs, "victim")
@@ -55,7 +51,7 @@ def test_five_kills_leave_the_campaign_as_if_undisturbed(cli: Cli, tmp_path: obj
     trials = [(t.experiment_id, t.task, t.seed, t.data) for t in ours.trials(campaign_id=campaign)]
     assert len(trials) == len(set(trials)) == len(theirs.trials(campaign_id=theirs.campaign("victim").id))
     assert all(t.state == "completed" for t in ours.trials(campaign_id=campaign))
-    assert len(ours.sessions(campaign)) == kills + 1
+    assert 3 <= len(ours.sessions(campaign)) <= kills + 1  # a kill during start-up leaves none
     ours.close()
     theirs.close()
 
