@@ -226,11 +226,19 @@ def test_a_reply_without_a_program_gets_one_corrective_round_then_fails(play: Pl
     assert [x.turn for x in store.exchanges(experiment) if x.role == "coder"] == [0, 1]
 
 
-def test_a_program_with_lone_surrogates_or_nul_is_a_refusal_and_not_a_crash(play: Play) -> None:
-    message = {"role": "assistant", "content": fenced("x = '\0\udc80'\n")}
+@pytest.mark.parametrize(
+    ("text", "status", "reason"),
+    [("x = '\0'\n", "rejected", "nul_byte"), ("x = '\udc80'\n", "failed", "reply_malformed")],
+    ids=["NUL", "lone surrogate"],
+)
+def test_text_that_cannot_be_a_program_is_a_refusal_and_not_a_crash(
+    play: Play, text: str, status: str, reason: str
+) -> None:
+    message = {"role": "assistant", "content": fenced(text)}
     escaped = json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
     store, experiment, launched = play(Response(escaped, media_type="application/json"), search__repairs=0)
-    assert store.experiment(experiment).status in {"rejected", "failed"}
+    row = store.experiment(experiment)
+    assert (row.status, row.reason) == (status, reason)
     assert launched.ending.state == "finished"
 
 
