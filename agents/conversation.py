@@ -27,7 +27,9 @@ def prompt_of(system: Rendered, user: Rendered) -> Prompt:
 
 def corrected(prompt: Prompt, reply_text: str, error: ReplyMalformed, asked: str, prompts: Prompts) -> Prompt:
     """The conversation continued by the unusable reply (capped) and a request to correct its form."""
-    sendable = reply_text[:REPLY_SHOWN_CHARS].encode("utf-8", "backslashreplace").decode()  # lone surrogates cannot travel
+    sendable = (
+        reply_text[:REPLY_SHOWN_CHARS].encode("utf-8", "backslashreplace").decode()
+    )  # lone surrogates cannot travel
     shown = sendable.strip() or "(empty reply)"
     request = prompts.render("corrective.md.j2", why=error.why, asked=asked)
     return Prompt(

@@ -12,6 +12,7 @@ version below is part of the thread's name: bump it with any change of nodes or 
 """
 
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, StateGraph
 
 from move37 import steps
+from move37.errors import CampaignPaused
 from move37.steps import Loop, Route
 
 GRAPH_VERSION = 1
@@ -70,13 +72,20 @@ class ExperimentGraph:
         self._entry = loop.entry
 
     async def run(self, experiment_id: str) -> None:
-        """Takes the experiment to its end, from wherever its thread stands."""
+        """Takes the experiment to its end, from wherever its thread stands.
+
+        Raises:
+            CampaignPaused: the checkpoints cannot be written (a full disk); the store has lost nothing.
+        """
         thread = f"{experiment_id}/graph-{GRAPH_VERSION}"
         config: RunnableConfig = {"configurable": {"thread_id": thread}, "recursion_limit": _RECURSION_LIMIT}
-        snapshot = await self._graph.aget_state(config)
-        start = None if snapshot.next else State(experiment_id=experiment_id, route=self._entry(experiment_id))
-        await self._graph.ainvoke(start, config, durability="sync")
-        await self._checkpointer.adelete_thread(thread)
+        try:
+            snapshot = await self._graph.aget_state(config)
+            start = None if snapshot.next else State(experiment_id=experiment_id, route=self._entry(experiment_id))
+            await self._graph.ainvoke(start, config, durability="sync")
+            await self._checkpointer.adelete_thread(thread)
+        except sqlite3.Error as error:  # the store's own errors are typed: this one is the checkpointer's
+            raise CampaignPaused(f"the checkpoints of {experiment_id} cannot be written: {error}") from error
 
 
 class _Node:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from memory.errors import NotFound
 from memory.records import Campaign, Experiment, Trial
 from memory.store import Store
 from move37.errors import NotThere
@@ -36,12 +37,10 @@ def find_campaign(store: Store, name: str | None, *, unfinished: bool = False) -
 
 def find_experiment(store: Store, name: str) -> Experiment | None:
     """An experiment by id, or None."""
-    for campaign in store.campaigns():
-        if name.startswith(campaign.name):
-            for experiment in store.experiments(campaign.id):
-                if experiment.id == name:
-                    return experiment
-    return None
+    try:
+        return store.experiment(name)
+    except NotFound:
+        return None
 
 
 def best_of(experiments: Sequence[Experiment]) -> Experiment | None:

@@ -53,6 +53,8 @@ tar -C "$stdlib" --exclude=test --exclude=tests --exclude=site-packages --exclud
     --exclude=tkinter --exclude=lib2to3 --exclude=ensurepip --exclude='config-*' -cf - . |
     tar -C "$root/opt/py/lib/python$version" -xf -
 cp -r "$pip" "$root/opt/py/lib/python$version/site-packages/"
+mkdir -p "$root/opt/py/lib/python3"  # where Debian's own interpreter looks instead
+ln -s "../python$version/site-packages" "$root/opt/py/lib/python3/dist-packages"
 for shared in "$prefix"/lib/libpython"$version".so*; do
     if [ -e "$shared" ]; then cp -a "$shared" "$root/opt/py/lib/"; fi
 done

@@ -164,11 +164,15 @@ def _summary(workspace: "Workspace", memory: "Store", campaign: "Campaign") -> N
     from move37.report.terminal import print_best
 
     path = workspace.runs / "reports" / f"{campaign.name}.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(lineage_html(memory, campaign), encoding="utf-8")
+    where = str(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(lineage_html(memory, campaign), encoding="utf-8")
+    except OSError as error:  # the page can be made again at any time; the campaign's end matters more
+        where = f"{path} could not be written ({error.strerror}); `move37 lineage --format html --out FILE` makes it"
     print_best(memory, campaign)
     sys.stdout.write(
-        f"\nlineage: {path}\nlook closer: move37 lineage {campaign.name} | move37 show EXPERIMENT --code --diff | "
+        f"\nlineage: {where}\nlook closer: move37 lineage {campaign.name} | move37 show EXPERIMENT --code --diff | "
         f"move37 replay {campaign.name}\n"
     )
 
