@@ -26,14 +26,14 @@ demo: install
 	@$(BIN)/move37 run demo.toml --name demo-$$(date +%m%d-%H%M%S) --runs-dir $(RUNS)
 
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(MAKE) test
 
 format: install
 	$(BIN)/ruff check --fix .

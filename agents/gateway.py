@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from agents.contexts import Message
+from agents.embedded.notice import EMBEDDED_MODEL
 from agents.errors import DeadlineExceeded, EndpointInvalid, MissingKey, ModelRefused, ModelUnavailable
 from agents.wire import (
     Failure,
@@ -46,11 +47,6 @@ from agents.wire import (
 if TYPE_CHECKING:
     import openai
 
-EMBEDDED_MODEL = "move37-grammar"
-EMBEDDED_NOTICE = (
-    "The embedded model is a seeded grammar that composes known mixers; it is a baseline searcher and "
-    "not a language model."
-)
 EMBEDDED_URL = "http://move37.embedded/v1"
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 KEY_ENV_NAMES = ("MOVE37_API_KEY", "OPENAI_API_KEY")

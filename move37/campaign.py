@@ -1,7 +1,7 @@
 """The campaign: opens experiments in index order, several at a time, under a budget, and says why it stopped.
 
 Resume is the same code as run: what is terminal in the store is skipped, what is open goes on, what is missing is
-opened. An experiment waits for its horizon (see `steps.horizon`), not for whatever is finished.
+opened. An experiment waits for its horizon (see `loop.horizon`), not for whatever is finished.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from memory.records import Campaign, CampaignState, Experiment
 from memory.store import Store
 from move37.errors import BudgetExhausted, CampaignPaused, Interrupted, Move37Error
 from move37.graph import ExperimentGraph, checkpoints
-from move37.steps import Loop, horizon
+from move37.loop import Loop, horizon
 from sandbox.errors import SandboxError
 
 _HEARTBEAT_S = 5.0

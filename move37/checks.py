@@ -7,7 +7,8 @@ import shutil
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from agents.gateway import EMBEDDED_MODEL, KEY_ENV_NAMES
+from agents.embedded.notice import EMBEDDED_MODEL
+from agents.gateway import KEY_ENV_NAMES
 from memory.errors import MemoryStoreError
 from move37.errors import Move37Error
 from move37.keys import api_key

@@ -31,7 +31,7 @@ from langgraph.graph import END, START, StateGraph
 
 from move37 import steps
 from move37.errors import CampaignPaused
-from move37.steps import Loop, Route
+from move37.loop import Loop, Route
 
 GRAPH_VERSION = 1
 _RECURSION_LIMIT = 200

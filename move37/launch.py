@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sandbox.selection import Opened, open_sandbox
-
 from agents.discovery import only_model
+from agents.embedded.notice import EMBEDDED_MODEL, EMBEDDED_NOTICE
 from agents.errors import EndpointInvalid, MissingKey, ModelUnavailable
-from agents.gateway import EMBEDDED_MODEL, EMBEDDED_NOTICE, ChatModel, Prices, open_model
+from agents.gateway import ChatModel, Prices, open_model
 from evaluator.objective import objective, objective_hash
 from memory.records import Campaign
 from memory.store import Store
@@ -26,10 +25,11 @@ from move37.config import CampaignConfig, validate
 from move37.errors import CampaignPaused, ConfigError
 from move37.keys import api_key
 from move37.laboratory import SandboxLaboratory
-from move37.steps import Loop, Notify
+from move37.loop import Loop, Notify
 from move37.turnstile import Turnstile
 from move37.workspace import Workspace
 from prompts.loader import Prompts
+from sandbox.selection import Opened, open_sandbox
 
 Announce = Callable[[str], None]
 

@@ -31,7 +31,7 @@ from move37.campaign import drive
 from move37.config import BudgetConfig, CampaignConfig, validate
 from move37.errors import ReplayDiverged
 from move37.laboratory import GateOutcome, Laboratory, Progress, TrialOutcome
-from move37.steps import Loop
+from move37.loop import Loop
 from move37.turnstile import Turnstile
 from prompts.loader import Prompts
 

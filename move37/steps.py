@@ -4,96 +4,19 @@ Every step first looks in the store for its own finished work, so that repeating
 model call, trial or record. A step returns the name of the next; the graph only follows.
 """
 
-import hashlib
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Generic, Literal, Protocol, TypeVar
-
-from pydantic import BaseModel
+from dataclasses import asdict, replace
 
 from agents import analyst, coder, researcher
-from agents.contexts import Brief, Prompt
 from agents.errors import ReplyMalformed
-from agents.gateway import ChatModel, request_key
-from agents.replies import Analysis, Hypothesis
 from evaluator.static_gate import static_gates
 from evaluator.trial import TrialRequest
 from evaluator.verdict import Verdict
 from memory.identity import l0
-from memory.records import Attempt, AttemptOutcome, Campaign, Experiment
-from memory.store import Store
+from memory.records import Attempt, AttemptOutcome, Experiment
 from move37 import briefing
-from move37.budget import Budget
+from move37.asking import ANALYST, CODER, RESEARCHER, ask
 from move37.choosing import choose
-from move37.config import CampaignConfig
-from move37.laboratory import Laboratory
-from move37.turnstile import Turnstile
-from prompts.loader import Prompts
-
-Route = Literal["select", "research", "code", "gate", "trial", "analyse", "record", "end"]
-Notify = Callable[[str, dict[str, Any]], None]
-_T = TypeVar("_T")
-_T_co = TypeVar("_T_co", covariant=True)
-
-
-class _Parse(Protocol[_T_co]):
-    def __call__(self, text: str, *, finish_reason: str | None = None) -> _T_co: ...
-
-
-class _Corrective(Protocol):
-    def __call__(
-        self, prompt: Prompt, reply_text: str, error: ReplyMalformed, *, prompts: Prompts | None = None
-    ) -> Prompt: ...
-
-
-@dataclass(frozen=True)
-class _Form(Generic[_T]):
-    """How a role's reply is asked for and read."""
-
-    schema: type[BaseModel] | None
-    parse: _Parse[_T]
-    corrective: _Corrective
-
-
-_RESEARCHER = _Form(Hypothesis, researcher.parse, researcher.corrective)
-_CODER: _Form[str] = _Form(None, coder.parse, coder.corrective)
-_ANALYST = _Form(Analysis, analyst.parse, analyst.corrective)
-
-
-@dataclass(frozen=True)
-class Loop:
-    """What the steps work with; the only mutable part is the store."""
-
-    store: Store
-    campaign: Campaign
-    config: CampaignConfig
-    brief: Brief
-    prompts: Prompts
-    model: ChatModel
-    laboratory: Laboratory
-    budget: Budget
-    turnstile: Turnstile
-    notify: Notify
-
-    def entry(self, experiment_id: str) -> Route:
-        """Where an experiment starts: starters bring their program along."""
-        return "gate" if self.store.experiment(experiment_id).kind == "starter" else "select"
-
-    def visible(self, experiment: Experiment) -> list[Experiment]:
-        """What this experiment may know: everything up to its horizon, whatever else has finished since."""
-        return self.store.experiments(
-            self.campaign.id,
-            up_to_index=horizon(experiment.index, self.config.parallel, len(self.config.search.starters)),
-        )
-
-
-def horizon(index: int, parallel: int, starters: int) -> int:
-    """The last index that experiment `index` may see, and waits for, with `parallel` experiments in flight.
-
-    A fixed lag instead of "whatever has finished": with the latter, timing would decide what is proposed, and neither
-    resume nor replay could reproduce it.
-    """
-    return -1 if index < starters else max(starters - 1, index - parallel)
+from move37.loop import Loop, Route
 
 
 async def select(loop: Loop, experiment_id: str) -> Route:
@@ -117,15 +40,15 @@ async def select(loop: Loop, experiment_id: str) -> Route:
 
 
 async def research(loop: Loop, experiment_id: str) -> Route:
-    """Asks the researcher for a hypothesis."""
+    """Asks the researcher for a hypothesis. A repair keeps the one it has."""
     attempt = _current(loop, experiment_id)
-    if attempt.hypothesis is None:
+    if attempt.hypothesis is None and attempt.origin != "repair":
         loop.notify("research", {"experiment": experiment_id, "attempt": attempt.number})
         experiment = loop.store.experiment(experiment_id)
         context = briefing.research_context(loop.store, loop.brief, experiment, loop.visible(experiment), loop.config)
         prompt = researcher.messages(loop.prompts, context)
         try:
-            hypothesis = await _converse(loop, experiment, "researcher", attempt.number, prompt, _RESEARCHER)
+            hypothesis = await ask(loop, experiment, "researcher", attempt.number, prompt, RESEARCHER)
         except ReplyMalformed as error:
             return _give_up(loop, attempt, "reply_malformed", f"the researcher's reply: {error}")
         loop.store.put_attempt(
@@ -148,7 +71,7 @@ async def code(loop: Loop, experiment_id: str) -> Route:
             context = briefing.code_context(loop.store, loop.brief, experiment, hypothesis)
             prompt = coder.messages(loop.prompts, context)
         try:
-            source = await _converse(loop, experiment, "coder", attempt.number, prompt, _CODER)
+            source = await ask(loop, experiment, "coder", attempt.number, prompt, CODER)
         except ReplyMalformed as error:
             return _give_up(loop, attempt, "reply_malformed", f"the coder's reply: {error}")
         refusal = next((v for v in static_gates(source) if v.reason in {"too_large", "nul_byte", "not_utf8"}), None)
@@ -167,6 +90,8 @@ async def gate(loop: Loop, experiment_id: str) -> Route:
     experiment = loop.store.experiment(experiment_id)
     if attempt.outcome is not None:  # repeated after a crash between closing this attempt and moving on
         return _route_after(loop, experiment, attempt)
+    if attempt.program_sha256 is None:  # repeated after a crash between opening the next attempt and moving on
+        return "code" if attempt.origin == "repair" else "research"
     verdicts = [
         Verdict(v.gate, v.passed, v.reason, v.message, v.line, v.detail)
         for v in loop.store.verdicts(experiment_id, attempt.number)
@@ -257,15 +182,15 @@ async def analyse(loop: Loop, experiment_id: str) -> Route:
         context = briefing.analysis_context(loop.store, loop.brief, experiment, attempts[-1], hypothesis)
         prompt = analyst.messages(loop.prompts, context)
         try:
-            analysis = await _converse(loop, experiment, "analyst", attempts[-1].number, prompt, _ANALYST)
+            analysis = await ask(loop, experiment, "analyst", attempts[-1].number, prompt, ANALYST)
         except ReplyMalformed as error:  # the measurement stands without a commentary; that it is missing is recorded
             loop.store.put_event(
                 loop.campaign.id, "analysis_malformed", {"why": error.why}, experiment_id=experiment_id
             )
             return "record"
-        loop.store.put_analysis(experiment_id, analysis.model_dump(mode="json"))
         lesson = analysis.lesson.model_dump(mode="json")
         loop.store.put_lesson(experiment_id, analysis.lesson.claim, level="observed", body=lesson)
+        loop.store.put_analysis(experiment_id, analysis.model_dump(mode="json"))  # last: it marks this step as done
     return "record"
 
 
@@ -325,58 +250,6 @@ async def _identity(loop: Loop, experiment: Experiment, attempt: Attempt, source
         f"already tried as {owner.id} ({owner.name or 'unnamed'}): {result}",
         detail={"duplicate_of": owner.id},
     )
-
-
-async def _converse(
-    loop: Loop,
-    experiment: Experiment,
-    role: str,
-    attempt: int,
-    prompt: Prompt,
-    form: _Form[_T],
-) -> _T:
-    """One question and, if the reply does not parse, one corrective round. Stored replies are never asked for again.
-
-    Raises:
-        ReplyMalformed: the corrected reply does not parse either.
-    """
-    for turn in (0, 1):
-        seed = _call_seed(loop.config.seed, experiment.index, role, attempt, turn)
-        stored = loop.store.find_exchange(experiment.id, role, attempt, turn)
-        if stored is None:
-            loop.budget.check()
-            completion = await loop.model.complete(
-                prompt.messages, schema=form.schema, seed=seed, deadline_s=loop.config.model.call_deadline_s
-            )
-            schema_name = form.schema.__name__ if form.schema else None
-            stored = loop.store.put_exchange(
-                experiment.id,
-                role,
-                attempt,
-                turn,
-                request_key=request_key(prompt.messages, schema_name=schema_name, seed=seed),
-                template_hashes=prompt.template_hashes,
-                model=completion.model,
-                request={"messages": [m.as_dict() for m in prompt.messages], "seed": seed, "schema": schema_name},
-                response=completion.raw,
-                text=completion.text,
-                usage=completion.usage,
-                cost_usd=completion.cost_usd,
-                latency_s=completion.latency_s,
-                finish_reason=completion.finish_reason,
-            )
-        try:
-            return form.parse(stored.text, finish_reason=stored.finish_reason)
-        except ReplyMalformed as error:
-            if turn == 1:
-                raise
-            prompt = form.corrective(prompt, stored.text, error, prompts=loop.prompts)
-    raise AssertionError("unreachable: the second turn returns or raises")
-
-
-def _call_seed(campaign_seed: int, index: int, role: str, attempt: int, turn: int) -> int:
-    digest = hashlib.sha256(f"{campaign_seed}:{index}:{role}:{attempt}:{turn}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
 
 
 def _current(loop: Loop, experiment_id: str) -> Attempt:

@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from agents.contexts import Message, MessageRole
 from agents.embedded.model import RequestUnreadable, answer, request_digest
-from agents.gateway import EMBEDDED_MODEL, EMBEDDED_NOTICE
+from agents.embedded.notice import EMBEDDED_MODEL, EMBEDDED_NOTICE
 from agents.wire import estimated_tokens
 
 BODY_CAP_BYTES = 4 * 1024 * 1024

@@ -16,11 +16,12 @@ from agents.discovery import only_model
 from agents.embedded.analyst import analyse
 from agents.embedded.genome import design_text, per_layer, read_design
 from agents.embedded.library import catalogue_sources
+from agents.embedded.notice import EMBEDDED_MODEL, EMBEDDED_NOTICE
 from agents.embedded.program import read_program
 from agents.embedded.reading import Section
 from agents.embedded.server import app, serve
 from agents.errors import ModelRefused, ReplyMalformed
-from agents.gateway import EMBEDDED_MODEL, EMBEDDED_NOTICE, OpenAIChatModel, open_model
+from agents.gateway import OpenAIChatModel, open_model
 from agents.replies import Hypothesis
 from prompts.loader import Prompts
 

@@ -4,15 +4,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.responses import Response
 
 from memory.store import Store, open_store
+from move37 import launch
 from move37.config import CampaignConfig, load
+from move37.workspace import Workspace
+from tests.move37.scripted import ScriptedServer
 
 ROOT = Path(__file__).resolve().parents[2]
 # The cheapest real campaign: one task and one seed of the micro tier, two starters, process sandbox.
@@ -107,3 +111,43 @@ def only(values: Sequence[Any]) -> Any:
     """The single element."""
     assert len(values) == 1, values
     return values[0]
+
+
+@pytest.fixture(scope="session")
+def scripted() -> Iterator[ScriptedServer]:
+    with ScriptedServer() as server:
+        yield server
+
+
+Play = Callable[..., tuple[Store, str, launch.Launched]]
+
+
+@pytest.fixture
+def play(scripted: ScriptedServer, tiny_config: Callable[..., CampaignConfig], tmp_path: Path) -> Iterator[Play]:
+    """Runs a campaign of one starter and one proposal whose coder says what the script says."""
+    stores: list[Store] = []
+
+    def run(*replies: str | Response, **overrides: Any) -> tuple[Store, str, launch.Launched]:
+        scripted.replies, scripted.asked = list(replies), []
+        settings = {
+            "experiments": 2,
+            "search__starters": ["mlp"],
+            "model__name": "scripted",
+            "model__base_url": f"http://127.0.0.1:{scripted.port}/v1",
+            "sandbox__backend": "process",
+            "sandbox__accept_unsafe": True,
+            **overrides,
+        }
+        config = launch.resolved(tiny_config(**settings))
+        workspace = Workspace(tmp_path / f"runs-{len(stores)}", f"sqlite:///{tmp_path}/store-{len(stores)}.db")
+        store = workspace.open(create=True)
+        stores.append(store)
+        campaign = launch.start(store, config)
+        launched = launch.execute(
+            workspace, store, campaign, config, notify=lambda kind, payload: None, announce=lambda notice: None
+        )
+        return store, "tiny-0001", launched
+
+    yield run
+    for store in stores:
+        store.close()

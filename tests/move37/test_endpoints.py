@@ -1,31 +1,20 @@
 """Campaigns against a real HTTP server that speaks the OpenAI protocol on loopback, good and bad."""
 
-import asyncio
 import json
-import socket
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from agents.contexts import Message
-from agents.embedded.model import answer
 from evaluator import catalogue, tiers
-from memory.store import Store
 from move37 import launch
-from move37.config import CampaignConfig
 from move37.errors import ConfigError
 from move37.workspace import Workspace
-from tests.move37.conftest import ROOT, TINY, Cli, outcomes
+from tests.move37.conftest import ROOT, TINY, Cli, Play, outcomes
+from tests.move37.scripted import ScriptedServer, fenced, free_port, wait_for
 
 pytestmark = pytest.mark.campaign
 
@@ -33,13 +22,13 @@ pytestmark = pytest.mark.campaign
 @pytest.fixture
 def served(cli: Cli) -> Iterator[str]:
     """`move37 model serve` in a process of its own; yields its base URL."""
-    port = _free_port()
+    port = free_port()
     command = cli.command("model", "serve", "--port", str(port))
     with subprocess.Popen(command, cwd=ROOT, env=cli.environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         first = process.stdout.readline()
         assert "not a language model" in first
-        _wait_for(port)
+        wait_for(port)
         yield f"http://127.0.0.1:{port}/v1"
         process.terminate()
 
@@ -63,7 +52,7 @@ def test_programs_of_a_remote_model_are_refused_without_isolation(served: str, c
 
 
 def test_an_unreachable_endpoint_is_infrastructure(cli: Cli) -> None:
-    url = f"http://127.0.0.1:{_free_port()}/v1"
+    url = f"http://127.0.0.1:{free_port()}/v1"
     assert "cannot be reached" in cli("run", *TINY, "--base-url", url, expect=4).stderr
 
 
@@ -71,95 +60,6 @@ def test_a_missing_key_for_a_remote_model_is_told_before_anything_starts(cli: Cl
     refused = cli("run", *TINY, "--model", "gpt-none", expect=2)
     assert "OPENAI_API_KEY" in refused.stderr
     assert cli.json("status") == []
-
-
-class ScriptedServer:
-    """The embedded model, but the coder's replies come from a script; asked once more, it repeats the last one."""
-
-    def __init__(self) -> None:
-        self.replies: list[str | Response] = []
-        self.asked: list[list[dict[str, str]]] = []
-        self._server: uvicorn.Server | None = None
-
-    def __enter__(self) -> "ScriptedServer":
-        self.port = _free_port()
-        app = Starlette(routes=[Route("/v1/chat/completions", self._complete, methods=["POST"])])
-        self._server = uvicorn.Server(uvicorn.Config(app, port=self.port, log_level="error"))
-        self._thread = threading.Thread(target=self._server.run)
-        self._thread.start()
-        _wait_for(self.port)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.should_exit = True
-        self._thread.join()
-
-    async def _complete(self, request: Request) -> Response:
-        body = json.loads(await request.body())
-        if "response_format" in body:
-            messages = [Message(m["role"], m["content"]) for m in body["messages"]]
-            text: str | Response = answer(messages, body.get("seed"))
-        else:
-            self.asked.append(body["messages"])
-            text = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
-        if isinstance(text, Response):
-            return text
-        message = {"role": "assistant", "content": text}
-        return JSONResponse(
-            {
-                "id": "x",
-                "object": "chat.completion",
-                "created": 0,
-                "model": "scripted",
-                "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-                "usage": {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100},
-            }
-        )
-
-
-@pytest.fixture(scope="module")
-def scripted() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as server:
-        yield server
-
-
-Play = Callable[..., tuple[Store, str, launch.Launched]]
-
-
-@pytest.fixture
-def play(scripted: ScriptedServer, tiny_config: Callable[..., CampaignConfig], tmp_path: Path) -> Iterator[Play]:
-    """Runs a campaign of one starter and one proposal whose coder says what the script says."""
-    stores: list[Store] = []
-
-    def run(*replies: str | Response, **overrides: Any) -> tuple[Store, str, launch.Launched]:
-        scripted.replies, scripted.asked = list(replies), []
-        settings = {
-            "experiments": 2,
-            "search__starters": ["mlp"],
-            "model__name": "scripted",
-            "model__base_url": f"http://127.0.0.1:{scripted.port}/v1",
-            "sandbox__backend": "process",
-            "sandbox__accept_unsafe": True,
-            **overrides,
-        }
-        config = launch.resolved(tiny_config(**settings))
-        workspace = Workspace(tmp_path / f"runs-{len(stores)}", f"sqlite:///{tmp_path}/store-{len(stores)}.db")
-        store = workspace.open(create=True)
-        stores.append(store)
-        campaign = launch.start(store, config)
-        launched = launch.execute(
-            workspace, store, campaign, config, notify=lambda kind, payload: None, announce=lambda notice: None
-        )
-        return store, "tiny-0001", launched
-
-    yield run
-    for store in stores:
-        store.close()
-
-
-def fenced(source: str) -> str:
-    return f"Here is the program.\n\n```python\n{source}\n```\n"
 
 
 GOOD = catalogue.source("softmax_attention")
@@ -298,26 +198,3 @@ def _shorten_gates(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 
     micro = dataclasses.replace(tiers.get("sequence", "micro"), gates_timeout_s=seconds)
     monkeypatch.setattr(tiers, "_TIERS", {"sequence": {**tiers._TIERS["sequence"], "micro": micro}})
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_for(port: int) -> None:
-    async def reachable() -> bool:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            return False
-        writer.close()
-        return True
-
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        if asyncio.run(reachable()):
-            return
-        time.sleep(0.1)
-    pytest.fail(f"nothing listens on port {port}")

@@ -8,7 +8,7 @@ from memory.records import Spent
 from move37.budget import Budget
 from move37.config import BudgetConfig
 from move37.errors import BudgetExhausted, CampaignBusy
-from move37.steps import horizon
+from move37.loop import horizon
 from move37.turnstile import Turnstile
 from move37.workspace import Workspace
 

@@ -1,0 +1,89 @@
+"""A real HTTP server on loopback: it answers as the embedded model does, but the coder's replies are scripted."""
+
+import asyncio
+import json
+import socket
+import threading
+import time
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from agents.contexts import Message
+from agents.embedded.model import answer
+
+
+class ScriptedServer:
+    """The embedded model, but the coder's replies come from a script; asked once more, it repeats the last one."""
+
+    def __init__(self) -> None:
+        self.replies: list[str | Response] = []
+        self.asked: list[list[dict[str, str]]] = []
+        self._server: uvicorn.Server | None = None
+
+    def __enter__(self) -> "ScriptedServer":
+        self.port = free_port()
+        app = Starlette(routes=[Route("/v1/chat/completions", self._complete, methods=["POST"])])
+        self._server = uvicorn.Server(uvicorn.Config(app, port=self.port, log_level="error"))
+        self._thread = threading.Thread(target=self._server.run)
+        self._thread.start()
+        wait_for(self.port)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.should_exit = True
+        self._thread.join()
+
+    async def _complete(self, request: Request) -> Response:
+        body = json.loads(await request.body())
+        if "response_format" in body:
+            messages = [Message(m["role"], m["content"]) for m in body["messages"]]
+            text: str | Response = answer(messages, body.get("seed"))
+        else:
+            self.asked.append(body["messages"])
+            text = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        if isinstance(text, Response):
+            return text
+        message = {"role": "assistant", "content": text}
+        return JSONResponse(
+            {
+                "id": "x",
+                "object": "chat.completion",
+                "created": 0,
+                "model": "scripted",
+                "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+                "usage": {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100},
+            }
+        )
+
+
+def fenced(source: str) -> str:
+    return f"Here is the program.\n\n```python\n{source}\n```\n"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(port: int) -> None:
+    async def reachable() -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if asyncio.run(reachable()):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"nothing listens on port {port}")
