@@ -9,6 +9,7 @@ Not covered: streaming, tools, several choices: they are refused with an OpenAI 
 
 from __future__ import annotations
 
+import socket
 import sys
 from typing import Any
 
@@ -21,6 +22,7 @@ from starlette.routing import Route
 from agents.contexts import Message, MessageRole
 from agents.embedded.model import RequestUnreadable, answer, request_digest
 from agents.embedded.notice import EMBEDDED_MODEL, EMBEDDED_NOTICE
+from agents.errors import EndpointInvalid
 from agents.wire import estimated_tokens
 
 BODY_CAP_BYTES = 4 * 1024 * 1024
@@ -57,13 +59,25 @@ def app() -> Starlette:
 
 
 def serve(host: str = "127.0.0.1", port: int = 8037) -> None:
-    """Serve until interrupted; prints the base URL to configure."""
+    """Serve until interrupted; prints the base URL to configure. Port 0 takes a free one.
+
+    Raises:
+        EndpointInvalid: the address cannot be listened on.
+    """
     import uvicorn
 
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = error.strerror or error
+        raise EndpointInvalid(f"cannot listen on {host} port {port}: {reason}; choose another with --port") from None
+    port = listening.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
     sys.stdout.write(f"{EMBEDDED_NOTICE}\nServing {EMBEDDED_MODEL} at http://{shown}:{port}/v1 (Ctrl-C stops it)\n")
     sys.stdout.flush()
-    uvicorn.run(app(), host=host, port=port, log_level="warning", access_log=False)
+    with listening:
+        uvicorn.Server(uvicorn.Config(app(), log_level="warning", access_log=False)).run(sockets=[listening])
 
 
 async def _health(_: Request) -> JSONResponse:

@@ -104,13 +104,13 @@ class Live:
             table.add_column(heading, overflow="ellipsis", no_wrap=True)
         for experiment in [e for e in self._experiments if e.status != "open"][-_ROWS:]:
             style = STYLES[experiment.status]
-            tail = experiment.reason if experiment.status != "completed" else ""
-            change = (experiment.hypothesis or {}).get("change", "starting program")
+            origin = f"from {experiment.parent_id}" if experiment.parent_id else "starting program"
+            tail = origin if experiment.status == "completed" else f"{experiment.status}: {experiment.reason}"
             table.add_row(
                 escape(experiment.id),
                 f"[{style}]{score(experiment.score)}[/{style}]",
                 escape(plain(experiment.name)),
-                escape(plain(tail or change)),
+                escape(plain(tail)),
             )
         for name, doing in sorted(self._now.items()):
             table.add_row(f"[cyan]{escape(name)}[/cyan]", "", f"[cyan]{escape(doing)}[/cyan]", "")

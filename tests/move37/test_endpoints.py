@@ -1,6 +1,8 @@
 """Campaigns against a real HTTP server that speaks the OpenAI protocol on loopback, good and bad."""
 
 import json
+import re
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -22,15 +24,22 @@ pytestmark = pytest.mark.campaign
 @pytest.fixture
 def served(cli: Cli) -> Iterator[str]:
     """`move37 model serve` in a process of its own; yields its base URL."""
-    port = free_port()
-    command = cli.command("model", "serve", "--port", str(port))
+    command = cli.command("model", "serve", "--port", "0")
     with subprocess.Popen(command, cwd=ROOT, env=cli.environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         first = process.stdout.readline()
         assert "not a language model" in first
-        wait_for(port)
-        yield f"http://127.0.0.1:{port}/v1"
+        url = re.search(r"http://127\.0\.0\.1:(\d+)/v1", process.stdout.readline())
+        assert url is not None
+        wait_for(int(url[1]))
+        yield url[0]
         process.terminate()
+
+
+def test_a_port_that_is_taken_is_a_usage_error(cli: Cli) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"cannot listen on 127.0.0.1 port {port}" in cli("model", "serve", "--port", str(port), expect=2).stderr
 
 
 def test_a_campaign_over_http_is_the_campaign_in_process(served: str, cli: Cli, tmp_path: Path) -> None:
