@@ -53,7 +53,6 @@ class TaskView:
 class Brief:
     """What does not change during a campaign; rendered first, so that a server can cache it."""
 
-    campaign: str
     track: str
     tier: str
     tasks: tuple[TaskView, ...]

@@ -1,6 +1,8 @@
 """Fills the contexts that agents are shown from the experiment memory, and draws an experiment's conclusion from it.
 
 Deterministic: the same store state gives the same context, byte for byte. Everything is capped here, by whole items.
+Agents know experiments as `exp-0003`, without the campaign's name: a name decides nothing, so it must not reach a
+prompt, where it would change what a model answers.
 """
 
 import statistics
@@ -22,7 +24,7 @@ from agents.contexts import (
 )
 from agents.replies import Hypothesis
 from evaluator import catalogue, tiers, tracks
-from memory.records import Attempt, Campaign, Experiment, FinalStatus, Trial
+from memory.records import Attempt, Experiment, FinalStatus, Trial
 from memory.store import Store
 from move37.config import CampaignConfig
 from move37.errors import CampaignPaused
@@ -30,7 +32,7 @@ from move37.errors import CampaignPaused
 _LESSONS_SHOWN = 12
 
 
-def brief(campaign: Campaign, config: CampaignConfig) -> Brief:
+def brief(config: CampaignConfig) -> Brief:
     """What stays the same for a whole campaign. It opens every prompt, so that servers can cache it."""
     objective = config.objective
     tier = tiers.get(objective.track, objective.tier)
@@ -40,7 +42,6 @@ def brief(campaign: Campaign, config: CampaignConfig) -> Brief:
         task = tier.task(name)
         tasks.append(TaskView(name, task.title, task.chance, task.description))
     return Brief(
-        campaign=campaign.name,
         track=objective.track,
         tier=objective.tier,
         tasks=tuple(tasks),
@@ -65,14 +66,18 @@ def research_context(
     for attempt in store.attempts(experiment.id):
         if attempt.outcome == "duplicate":
             owner = store.experiment(str(attempt.detail["duplicate_of"]))
-            collisions.append(Collision(owner.id, owner.name, owner.status, owner.score, _design(attempt.hypothesis)))
+            collisions.append(
+                Collision(_shown_id(owner.id), owner.name, owner.status, owner.score, _design(attempt.hypothesis))
+            )
     return ResearchContext(
         brief=campaign_brief,
         parent=parent,
         exemplars=exemplars,
         history=history,
         lessons=tuple(
-            LessonView(x.experiment_id, x.claim, x.level, str(x.body.get("change", "")), x.body.get("effect"))
+            LessonView(
+                _shown_id(x.experiment_id), x.claim, x.level, str(x.body.get("change", "")), x.body.get("effect")
+            )
             for x in lessons[-_LESSONS_SHOWN:]
         ),
         collisions=tuple(collisions),
@@ -122,7 +127,7 @@ def analysis_context(
     }
     return AnalysisContext(
         brief=campaign_brief,
-        experiment=experiment.id,
+        experiment=_shown_id(experiment.id),
         hypothesis=hypothesis,
         source=store.program(attempt.program_sha256).source,
         status="failed" if failed else "completed",
@@ -132,7 +137,7 @@ def analysis_context(
         per_seed=per_seed(trials),
         curves=curves,
         cost=_cost(attempt.detail),
-        parent_cost=_cost(store.experiment(parent.experiment).environment),
+        parent_cost=_cost(_parent_of(store, experiment).environment),
     )
 
 
@@ -219,10 +224,18 @@ def _verdict(
 
 
 def _shown(store: Store, experiment: Experiment) -> tuple[ProgramView, tuple[ProgramView, ...]]:
+    parent = program_view(store, _parent_of(store, experiment))
+    return parent, tuple(program_view(store, store.experiment(x)) for x in experiment.exemplar_ids)
+
+
+def _parent_of(store: Store, experiment: Experiment) -> Experiment:
     if experiment.parent_id is None:
         raise AssertionError(f"{experiment.id} has no parent yet")
-    parent = program_view(store, store.experiment(experiment.parent_id))
-    return parent, tuple(program_view(store, store.experiment(x)) for x in experiment.exemplar_ids)
+    return store.experiment(experiment.parent_id)
+
+
+def _shown_id(experiment_id: str) -> str:
+    return f"exp-{experiment_id.rpartition('-')[2]}"
 
 
 def program_view(store: Store, experiment: Experiment) -> ProgramView:
@@ -232,7 +245,7 @@ def program_view(store: Store, experiment: Experiment) -> ProgramView:
     trials = store.trials(experiment.id)
     hypothesis = experiment.hypothesis or {}
     return ProgramView(
-        experiment=experiment.id,
+        experiment=_shown_id(experiment.id),
         name=experiment.name,
         source=store.program(experiment.program_sha256).source,
         score=experiment.score,
@@ -246,12 +259,12 @@ def program_view(store: Store, experiment: Experiment) -> ProgramView:
 def _history_item(experiment: Experiment, scores: dict[str, float | None]) -> HistoryItem:
     hypothesis = experiment.hypothesis or {}
     return HistoryItem(
-        experiment=experiment.id,
+        experiment=_shown_id(experiment.id),
         name=experiment.name,
         status=experiment.status,
         reason=experiment.reason if experiment.status != "completed" else "",
         score=experiment.score,
-        parent=experiment.parent_id,
+        parent=_shown_id(experiment.parent_id) if experiment.parent_id else None,
         parent_score=scores.get(experiment.parent_id) if experiment.parent_id else None,
         change=str(hypothesis.get("change", "")),
         design=str(hypothesis.get("design", "")),

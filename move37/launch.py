@@ -161,7 +161,7 @@ async def _execute(
             store=store,
             campaign=campaign,
             config=config,
-            brief=briefing.brief(campaign, config),
+            brief=briefing.brief(config),
             prompts=Prompts(),
             model=model,
             laboratory=laboratory,

@@ -201,7 +201,7 @@ def _loop(store: Store, campaign: Campaign, config: CampaignConfig, model: Repla
         store=store,
         campaign=campaign,
         config=config,
-        brief=briefing.brief(campaign, config),
+        brief=briefing.brief(config),
         prompts=Prompts(),
         model=model,
         laboratory=laboratory,

@@ -45,7 +45,6 @@ def prompts() -> Prompts:
 @pytest.fixture
 def brief() -> Brief:
     return Brief(
-        campaign="demo",
         track="sequence",
         tier="smoke",
         tasks=(

@@ -19,7 +19,7 @@ from agents.embedded.library import catalogue_sources
 from agents.embedded.notice import EMBEDDED_MODEL, EMBEDDED_NOTICE
 from agents.embedded.program import read_program
 from agents.embedded.reading import Section
-from agents.embedded.server import app, serve
+from agents.embedded.server import app
 from agents.errors import ModelRefused, ReplyMalformed
 from agents.gateway import OpenAIChatModel, open_model
 from agents.replies import Hypothesis
@@ -225,16 +225,6 @@ async def test_models_and_health() -> None:
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app()), base_url="http://test") as client:
         assert (await client.get("/v1/models")).json()["data"][0]["id"] == EMBEDDED_MODEL
         assert (await client.get("/health")).json()["notice"] == EMBEDDED_NOTICE
-
-
-def test_serve_binds_to_loopback_and_says_where(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bound: dict[str, object] = {}
-    monkeypatch.setattr(uvicorn, "run", lambda _, **settings: bound.update(settings))
-    serve(port=8123)
-    assert bound["host"] == "127.0.0.1"
-    assert "http://127.0.0.1:8123/v1" in capsys.readouterr().out
 
 
 def test_partly_measured_failure_is_not_compared() -> None:

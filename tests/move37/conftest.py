@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,10 +107,10 @@ def outcomes(store: Store, campaign: str) -> list[tuple[Any, ...]]:
     ]
 
 
-def only(values: Sequence[Any]) -> Any:
-    """The single element."""
-    assert len(values) == 1, values
-    return values[0]
+def results(store: Store, campaign: str) -> list[tuple[Any, ...]]:
+    """As `outcomes`, without the ids, which hold the campaign's name."""
+    experiments = store.experiments(store.campaign(campaign).id)
+    return [(e.index, e.status, e.reason, e.score, e.program_sha256, e.name) for e in experiments]
 
 
 @pytest.fixture(scope="session")

@@ -115,7 +115,7 @@ def run(original: Store, source: Campaign, store: Any, campaign: Campaign, check
         store=store,
         campaign=campaign,
         config=config,
-        brief=briefing.brief(campaign, config),
+        brief=briefing.brief(config),
         prompts=Prompts(),
         model=ReplayModel(original.exchanges(campaign_id=source.id)),
         laboratory=StoredLaboratory(original, source),

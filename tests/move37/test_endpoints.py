@@ -15,7 +15,7 @@ from evaluator import catalogue, tiers
 from move37 import launch
 from move37.errors import ConfigError
 from move37.workspace import Workspace
-from tests.move37.conftest import ROOT, TINY, Cli, Play, outcomes
+from tests.move37.conftest import ROOT, TINY, Cli, Play, results
 from tests.move37.scripted import ScriptedServer, fenced, free_port, wait_for
 
 pytestmark = pytest.mark.campaign
@@ -43,14 +43,15 @@ def test_a_port_that_is_taken_is_a_usage_error(cli: Cli) -> None:
 
 
 def test_a_campaign_over_http_is_the_campaign_in_process(served: str, cli: Cli, tmp_path: Path) -> None:
-    campaign = (*TINY, "--experiments", "4", "--seed", "3", "--name", "same")
-    cli("run", *campaign, "--base-url", served, "--accept-unsafe")
+    campaign = (*TINY, "--experiments", "4", "--seed", "3")
+    cli("run", *campaign, "--base-url", served, "--accept-unsafe", "--name", "remote")
     embedded = Cli(tmp_path / "embedded")
-    embedded("run", *campaign)
+    embedded("run", *campaign, "--name", "another-name-altogether")  # a name decides nothing
     over_http, in_process = cli.store(), embedded.store()
-    assert outcomes(over_http, "same") == outcomes(in_process, "same")
-    assert over_http.campaign("same").arms == ["starters", "language-model"]
-    assert over_http.campaign("same").objective_hash == in_process.campaign("same").objective_hash
+    assert results(over_http, "remote") == results(in_process, "another-name-altogether")
+    assert over_http.campaign("remote").arms == ["starters", "language-model"]
+    objectives = {s.campaigns()[0].objective_hash for s in (over_http, in_process)}
+    assert len(objectives) == 1
     over_http.close()
     in_process.close()
 
@@ -123,7 +124,7 @@ def test_a_repetition_is_told_with_its_score_and_never_trained_twice(play: Play,
     assert (row.status, row.duplicate_of) == ("duplicate", "tiny-0000")
     assert [a.origin for a in store.attempts(experiment)] == ["proposal", "reproposal"]
     second = [x for x in store.exchanges(experiment) if x.role == "researcher"][1]
-    assert "tiny-0000" in second.request["messages"][-1]["content"]
+    assert "exp-0000" in second.request["messages"][-1]["content"]
     assert store.trials(experiment) == []
 
 
