@@ -23,7 +23,7 @@ $(BIN)/.installed: pyproject.toml
 install: $(BIN)/.installed
 
 demo: install
-	@$(BIN)/move37 run demo.toml --name demo-$$(date +%m%d-%H%M%S) --runs-dir $(RUNS)
+	@$(BIN)/move37 run demo.toml --model move37-grammar --name demo-$$(date +%m%d-%H%M%S) --runs-dir $(RUNS)
 
 test: install
 	$(BIN)/pytest --numprocesses 2 --dist loadfile

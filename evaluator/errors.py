@@ -2,6 +2,7 @@
 
 EvaluatorError
 ├── WireError            a frame, control message or array reply that breaks the wire format
+├── CompilerUnavailable  no interpreter starts to compile a program's text in
 └── UnknownNameError     a name that nothing goes by
     ├── UnknownTrack     a track that does not exist
     ├── UnknownTier      a tier that the track does not have
@@ -17,6 +18,16 @@ class EvaluatorError(Exception):
 
 class WireError(EvaluatorError):
     """What came over the wire does not follow the format; the peer is not to be believed any further."""
+
+
+class CompilerUnavailable(EvaluatorError):
+    """The child interpreter that compiles programs did not start; no program is to blame."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"the interpreter that compiles programs did not start: {why}; check that it runs by hand and that the "
+            f"machine has memory and processes left"
+        )
 
 
 class UnknownNameError(EvaluatorError):

@@ -1,16 +1,18 @@
 """The dynamic gates as the host sees them: the conversation, and a strict reading of the answer. No torch here.
 
 The gates run in the sandbox (`evaluator.gates`), since they execute the program. Their answer is the container's word:
-it decides only whether compute is spent. What a trial is worth is decided by `evaluator.trial`.
+it decides only whether compute is spent, and what it says is bounded and made printable here. What a trial is worth is
+decided by `evaluator.trial`.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from evaluator import tiers
 from evaluator.errors import WireError
 from evaluator.phases import PROTOCOL_VERSION, Phase
+from evaluator.text import bounded_message, line_number, quoted
 from evaluator.verdict import Verdict
 from evaluator.wire import Frame, FrameKind, control
 
@@ -39,6 +41,9 @@ DYNAMIC_REASONS = frozenset(
         "non_finite",
     }
 )
+
+
+_MOST = 2**62  # more than any program that a sandbox can run
 
 
 @dataclass(frozen=True)
@@ -92,11 +97,13 @@ def read_gate_reply(reply: Mapping[str, Any]) -> GateReport:
     items = reply.get("verdicts")
     if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
         raise WireError("a gate reply carries no list of verdicts")
-    verdicts = tuple(Verdict.from_dict(item) for item in items)
+    verdicts = tuple(_cleaned(Verdict.from_dict(item)) for item in items[: len(DYNAMIC_GATES) + 1])
     if tuple(verdict.gate for verdict in verdicts) != DYNAMIC_GATES[: len(verdicts)]:
-        raise WireError(f"a gate reply has verdicts of {[v.gate for v in verdicts]}, expected {list(DYNAMIC_GATES)}")
+        raise WireError(
+            f"a gate reply has verdicts of {quoted([v.gate for v in verdicts])}, expected {list(DYNAMIC_GATES)}"
+        )
     if unknown := {verdict.reason for verdict in verdicts} - DYNAMIC_REASONS:
-        raise WireError(f"a gate reply has unknown reasons: {sorted(unknown)}")
+        raise WireError(f"a gate reply has unknown reasons: {quoted(sorted(unknown))}")
     failures = [verdict for verdict in verdicts if not verdict.passed]
     if any(verdict is not verdicts[-1] for verdict in failures):
         raise WireError("a gate reply goes on after a failed gate")
@@ -104,6 +111,11 @@ def read_gate_reply(reply: Mapping[str, Any]) -> GateReport:
         raise WireError("a gate reply stops early without a failure")
     cost = _read_cost(reply.get("cost")) if not failures else None
     return GateReport(verdicts, accepted=not failures, first_failure=failures[0] if failures else None, cost=cost)
+
+
+def _cleaned(verdict: Verdict) -> Verdict:
+    """`verdict` without what a container could hide in it; honest gates put nothing into `detail`."""
+    return replace(verdict, message=bounded_message(verdict.message), line=line_number(verdict.line), detail={})
 
 
 def _read_cost(value: object) -> CostProfile:
@@ -114,6 +126,10 @@ def _read_cost(value: object) -> CostProfile:
         raise WireError("a cost profile's counts must be integers")
     if any(type(value[name]) not in (int, float) for name in ("flops_per_token", "length_exponent")):
         raise WireError("a cost profile's rates must be numbers")
+    if not all(abs(number) <= _MOST for number in value.values()):  # false for NaN too
+        raise WireError("a cost profile's numbers must be finite and of a possible size")
+    if min(value[name] for name in names) < 0:
+        raise WireError("a cost profile's counts must not be negative")
     return CostProfile(
         parameters=value["parameters"],
         mixer_parameters=value["mixer_parameters"],

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from evaluator import tiers
-from evaluator.scoring import GAP_ABOVE, MOVED_ABOVE, MOVED_FRACTION
+from evaluator.scoring import BLIND_Z, FLIPPED_FRACTION, GAP_ABOVE, MOVED_ABOVE, MOVED_FRACTION
 
 # Raise it whenever the same program could get another number: generators, skeleton, trainer, scorer.
-SCORER_VERSION = "1"
+SCORER_VERSION = "2"
 
 
 def objective(track: str, tier: str, tasks: Sequence[str], seeds: Sequence[int], *, salt: str = "") -> dict[str, Any]:
@@ -35,7 +35,13 @@ def objective(track: str, tier: str, tasks: Sequence[str], seeds: Sequence[int],
         },
         "seeds": [int(seed) for seed in seeds],
         "scorer": SCORER_VERSION,
-        "audit": {"gap_above": GAP_ABOVE, "moved_above": MOVED_ABOVE, "moved_fraction": MOVED_FRACTION},
+        "audit": {
+            "gap_above": GAP_ABOVE,
+            "moved_above": MOVED_ABOVE,
+            "moved_fraction": MOVED_FRACTION,
+            "flipped_fraction": FLIPPED_FRACTION,
+            "blind_z": BLIND_Z,
+        },
         "salt": hashlib.sha256(salt.encode("utf-8")).hexdigest() if salt else "",
     }
 

@@ -5,16 +5,19 @@ compiling costs minutes where a whole trial takes seconds.
 """
 
 import linecache
+import random
 import sys
 import traceback
 import types
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
 from evaluator.phases import MESSAGE_CAP, TRACEBACK_CAP
+from evaluator.text import printable
 
 FILENAME = "<program>"
 MODULE_NAME = "architecture_program"
@@ -34,13 +37,24 @@ class CandidateError(Exception):
         self.trace = trace
 
 
+def seed_generators(seed: int) -> None:
+    """Seed every global generator that a program may draw from: torch's, `random`'s and NumPy's."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
 def load(source: str) -> tuple[Builder, Kind]:
-    """Execute the program in a fresh module and return its builder. Whatever the program raises comes out."""
+    """Execute the program in a fresh module and return its builder. Whatever the program raises comes out.
+
+    The generators are seeded alike each time: a program is executed once per phase and has to be the same program.
+    """
     torch.compile = _identity_compile
     linecache.cache[FILENAME] = (len(source), None, source.splitlines(keepends=True), FILENAME)
     module = types.ModuleType(MODULE_NAME)
     sys.modules[MODULE_NAME] = module  # dataclasses and pickling look their module up by name
     code = compile(source, FILENAME, "exec", dont_inherit=True)
+    seed_generators(0)
     exec(code, module.__dict__)  # noqa: S102  running the program is this package's purpose; the sandbox confines it
     for name, kind in (("build_mixer", "mixer"), ("build_block", "block")):
         builder = getattr(module, name, None)
@@ -92,12 +106,6 @@ def deepest_line(error: BaseException) -> int | None:
         return error.lineno
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == FILENAME]
     return lines[-1] if lines else None
-
-
-def printable(text: str) -> str:
-    """Text that survives databases and terminals: no lone surrogates, no control characters but newline and tab."""
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(char if char >= " " or char in "\n\t" else "?" for char in text)
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -95,3 +95,48 @@ def audit(whole: FloatArray, prefix: FloatArray, targets: np.ndarray) -> PrefixA
     return PrefixAudit(
         gap=float(gap.mean()), worst=float(difference.max()), moved=float(np.mean(difference > MOVED_ABOVE))
     )
+
+
+@dataclass(frozen=True)
+class BlindAudit:
+    """Whether what is scored survives when everything after the scored position is replaced.
+
+    Judged in the quantity that is scored, so no scale of the logits hides anything, and at every checkpoint that enters
+    the score.
+
+    Attributes:
+        flipped: largest fraction, over the checkpoints, of rows whose prediction at the cut was right once, wrong once.
+        z: largest excess, in standard errors, of the accuracy on whole sequences over that at the cuts. A program that
+            recognises the audited rows and answers them honestly has to be as bad everywhere, or shows here.
+    """
+
+    flipped: float
+    z: float
+
+    @property
+    def consistent(self) -> bool:
+        return self.flipped <= FLIPPED_FRACTION and self.z <= BLIND_Z
+
+
+# Shapes are equal, so an honest model flips only where float32 noise meets a tie: none in the references.
+FLIPPED_FRACTION = 0.02
+# The audited rows are among the scored ones, so an honest excess is well below one standard error of two proportions.
+BLIND_Z = 4.0
+
+
+def blind_audit(whole: FloatArray, blind: FloatArray, batch: Batch, cuts: np.ndarray) -> BlindAudit:
+    """Compare logits (C, N, L, V) for whole sequences with those where the tokens after `cuts` (N,) were replaced."""
+    rows = np.arange(cuts.size)
+    labels = batch.targets[rows, cuts]
+    flipped, excess = [], []
+    weights = batch.scored / np.maximum(batch.scored.sum(axis=1, keepdims=True), 1)  # every row counts once
+    for seen, unseen in zip(whole, blind, strict=True):
+        hits = _first_choice_is(unseen[rows, cuts], labels)
+        flipped.append(float(np.mean(hits != _first_choice_is(seen[rows, cuts], labels))))
+        everywhere = np.zeros(batch.scored.shape)
+        everywhere[batch.scored] = _first_choice_is(seen[batch.scored], batch.targets[batch.scored])
+        full = float((everywhere * weights).sum() / cuts.size)
+        pooled = (full + float(hits.mean())) / 2
+        error = np.sqrt(max(pooled * (1.0 - pooled), 1e-9) * 2.0 / cuts.size)
+        excess.append((full - float(hits.mean())) / error)
+    return BlindAudit(flipped=max(flipped), z=float(max(excess)))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from evaluator.program import Builder, CandidateError, Kind, build
+from evaluator.program import Builder, CandidateError, Kind, build, seed_generators
 from evaluator.tiers import BUDGET_TOLERANCE, Tier
 
 _NORM_EPSILON = 1e-6
@@ -144,7 +144,7 @@ def build_model(builder: Builder, kind: Kind, tier: Tier, vocabulary: int, seed:
     Raises:
         CandidateError: over budget, or the builder did not return modules.
     """
-    torch.manual_seed(seed)
+    seed_generators(seed)
     built = [build(builder, tier.d_model, index, tier.n_layers) for index in range(tier.n_layers)]
     program_parameters = parameter_count(nn.ModuleList(built))
     if kind == "mixer":

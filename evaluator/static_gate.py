@@ -1,7 +1,8 @@
 """Static gates: what can be said of a program on the host without running any of it.
 
-Only `ast.parse` and `compile` touch the text. In order, stopping at the first failure: text (size, NUL bytes, UTF-8),
-syntax (parses, compiles), contract (`build_mixer` or `build_block` with three positional parameters), imports.
+Only `ast.parse` and, in an interpreter of its own, `compile` touch the text. In order, stopping at the first failure:
+text (size, NUL bytes, UTF-8), syntax (parses, compiles), contract (`build_mixer` or `build_block` with three positional
+parameters), imports.
 Not covered: safety. The import list keeps honest programs within the contract and gives their authors an early, precise
 message; a determined program is held by the sandbox, not by this lint.
 """
@@ -10,6 +11,7 @@ import ast
 import warnings
 from collections.abc import Callable, Iterator
 
+from evaluator.compiling import complaint
 from evaluator.errors import UnknownTrack
 from evaluator.verdict import Verdict, failed, passed
 
@@ -44,6 +46,7 @@ def static_gates(
 
     Raises:
         UnknownTrack: there is no such track.
+        CompilerUnavailable: no interpreter starts to compile the program in.
     """
     if track not in ENTRY_POINTS:
         raise UnknownTrack(track, ENTRY_POINTS)
@@ -90,17 +93,14 @@ def _parse(text: str) -> ast.Module | Verdict:
         try:
             tree = ast.parse(text, filename="<program>")
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            return _syntax_failure("does_not_parse", "parse", error)
-        try:
-            compile(text, "<program>", "exec", dont_inherit=True)
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            return _syntax_failure("does_not_compile", "compile", error)
-    return tree
+            line = error.lineno if isinstance(error, SyntaxError) else None
+            said = error.msg if isinstance(error, SyntaxError) else (str(error) or type(error).__name__)
+            return _syntax_failure("does_not_parse", "parse", said, line)
+    found = complaint(text)
+    return tree if found is None else _syntax_failure("does_not_compile", "compile", found.said, found.line)
 
 
-def _syntax_failure(reason: str, verb: str, error: Exception) -> Verdict:
-    line = error.lineno if isinstance(error, SyntaxError) else None
-    said = error.msg if isinstance(error, SyntaxError) else (str(error) or type(error).__name__)
+def _syntax_failure(reason: str, verb: str, said: str, line: int | None) -> Verdict:
     where = f" on line {line}" if line else ""
     return failed("syntax", reason, f"The program does not {verb}: {said}{where}.", line=line)
 

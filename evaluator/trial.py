@@ -1,8 +1,12 @@
 """One trial: the conversation that trains a program on a task, and the score of what came back. Host side, no torch.
 
-Phases: `train` (program and training stream go in; no evaluation input exists in the sandbox yet), `predict`
-(unlabelled evaluation inputs go in, logits at four checkpoints come back), `audit` (prefixes go in; the last position's
-logits must be those of the whole sequence). Labels stay here.
+Phases: `train` (program and training stream go in; no evaluation input exists in the sandbox yet); `blind` (evaluation
+inputs whose every token after a secret cut, one scored position per row, comes from another sequence); `predict` (the
+inputs themselves); both return logits at four checkpoints; `audit` (prefixes go in; the last position's logits must be
+those of the whole sequence). Labels stay here.
+
+`blind` comes first and looks like `predict`: at the cuts both must answer alike, and what is right on whole sequences
+must be as often right at the cuts. So a program that reads ahead, or remembers what it was shown, gains nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -61,6 +65,8 @@ class _Material:
     tier: Tier
     batch: Batch
     audited: tuple[tuple[np.ndarray, int], ...]  # (row indices, position) per prefix length
+    cuts: np.ndarray  # (N,) the last position of each row that is true in the blind inputs
+    blind: np.ndarray  # (N, L) tokens
 
 
 def _material(request: TrialRequest) -> _Material:
@@ -75,7 +81,11 @@ def _material(request: TrialRequest) -> _Material:
         position = int(rng.integers(low, high))
         rows = rng.choice(tier.evaluation_sequences, size=min(AUDIT_ROWS, tier.evaluation_sequences), replace=False)
         audited.append((np.sort(rows), position))
-    return _Material(tier, batch, tuple(audited))
+    columns = [np.flatnonzero(row) if row.any() else np.arange(task.length) for row in batch.scored]
+    cuts = np.array([rng.choice(candidates) for candidates in columns])
+    other = task.batch(rng, tier.evaluation_sequences, _table(request)).tokens
+    blind = np.where(np.arange(task.length) <= cuts[:, None], batch.tokens, other)
+    return _Material(tier, batch, tuple(audited), cuts, blind)
 
 
 def _words(request: TrialRequest, role: streams.Role) -> streams.Words:
@@ -119,28 +129,30 @@ def trial_phases(source: str, request: TrialRequest) -> tuple[Phase, ...]:
     logits = ArraySpec("logits", "float32", (len(FRACTIONS), count, length, task.vocabulary))
     return (
         Phase("train", (job, program), None, tier.train_timeout_s),
+        Phase("blind", (arrays({"tokens": material.blind}),), (logits,), tier.predict_timeout_s),
         Phase("predict", (arrays({"tokens": batch.tokens}),), (logits,), tier.predict_timeout_s),
         Phase("audit", (arrays(prefixes),), answers, tier.predict_timeout_s),
     )
 
 
 def score_trial(request: TrialRequest, replies: Sequence[Any], phase_wall_s: Sequence[float]) -> TrialResult:
-    """Score the replies to `trial_phases`, in order: a control object, then two dicts of arrays.
+    """Score the replies to `trial_phases`, in order: a control object, then three dicts of arrays.
 
     Raises:
         WireError: the replies are not those of a completed trial.
     """
-    if len(replies) != 3 or len(phase_wall_s) != 3:
-        raise WireError(f"a trial has 3 replies and 3 times, got {len(replies)} and {len(phase_wall_s)}")
+    if len(replies) != 4 or len(phase_wall_s) != 4:
+        raise WireError(f"a trial has 4 replies and 4 times, got {len(replies)} and {len(phase_wall_s)}")
     material = _material(request)
-    logits = replies[1]["logits"]
-    prefix_logits = [replies[2][f"logits_{index}"] for index in range(len(material.audited))]
+    blind, logits = replies[1]["logits"], replies[2]["logits"]
+    prefix_logits = [replies[3][f"logits_{index}"] for index in range(len(material.audited))]
     claims = _claims(replies[0])
-    if not all(np.isfinite(array).all() for array in (logits, *prefix_logits)):
+    if not all(np.isfinite(array).all() for array in (blind, logits, *prefix_logits)):
         return TrialResult("invalid", "non_finite", "The model's logits hold NaN or infinite values.", None, claims)
     task = material.tier.task(request.task)
     curve = _curve(material, logits, request.task)
     audit = _audit(material, logits[-1], prefix_logits)
+    hidden = scoring.blind_audit(logits, blind, material.batch, material.cuts)
     canary = scoring.canary_z(logits[-1], material.batch, task.canary_chance)
     score = float(np.mean([scoring.normalise(point["accuracy"], task.chance) for point in curve]))
     tokens = material.tier.plan(request.task).steps * material.tier.batch * task.length
@@ -151,9 +163,17 @@ def score_trial(request: TrialRequest, replies: Sequence[Any], phase_wall_s: Seq
         "loss": curve[-1]["loss"],
         "prefix_gap": audit.gap,
         "prefix_worst": audit.worst,
+        "blind_flipped": hidden.flipped,
+        "blind_z": hidden.z,
         "canary_z": canary,
         "train_tokens_per_s": tokens / max(phase_wall_s[0], 1e-9),
     }
+    if not hidden.consistent:
+        message = (
+            f"With other tokens after the scored position, {100 * hidden.flipped:.1f} % of the predictions changed, "
+            f"and whole sequences were right {hidden.z:.1f} standard errors more often: it used later tokens."
+        )
+        return TrialResult("invalid", "future_dependent", message, None, metrics, curve)
     if not audit.consistent:
         message = (
             f"Given only a prefix the model predicts otherwise ({100 * audit.moved:.0f} % of audited positions moved; "

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from evaluator.errors import WireError
+from evaluator.text import quoted
 
 OK = "ok"
 
@@ -32,15 +33,15 @@ class Verdict:
         """
         expected = {"gate", "passed", "reason", "message", "line", "detail"}
         if set(data) != expected:
-            raise WireError(f"a verdict has the fields {sorted(data)}, expected {sorted(expected)}")
+            raise WireError(f"a verdict has the fields {quoted(sorted(data))}, expected {sorted(expected)}")
         gate, passed, reason, message = data["gate"], data["passed"], data["reason"], data["message"]
         line, detail = data["line"], data["detail"]
         texts = all(isinstance(value, str) for value in (gate, reason, message))
-        line_fits = line is None or (type(line) is int and line >= 0)
+        line_fits = line is None or (type(line) is int)
         if not (texts and isinstance(passed, bool) and line_fits and isinstance(detail, dict)):
             raise WireError("a verdict has a field of the wrong type")
         if passed != (reason == OK):
-            raise WireError(f"a verdict says passed={passed} with reason {reason!r}")
+            raise WireError(f"a verdict says passed={passed} with reason {quoted(reason)}")
         return cls(gate, passed, reason, message, line, detail)
 
 

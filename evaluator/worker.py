@@ -19,9 +19,10 @@ from evaluator.channel import Channel, HostGoneError
 from evaluator.errors import EvaluatorError
 from evaluator.objective import SCORER_VERSION
 from evaluator.phases import MESSAGE_CAP, PROTOCOL_VERSION
-from evaluator.program import Builder, CandidateError, Kind, describe, load, printable
+from evaluator.program import Builder, CandidateError, Kind, describe, load
 from evaluator.skeleton import LanguageModel, Sizes, build_model
 from evaluator.tasks import streams
+from evaluator.text import printable
 from evaluator.tiers import Tier
 from evaluator.trainer import Training, predict, train
 from evaluator.warmup import one_step
@@ -65,6 +66,8 @@ def serve(channel: Channel) -> int:
             return _ENDED
         trial = _Trial(source, job, channel)
         trial.train()
+        phase = "blind"
+        trial.predict()
         phase = "predict"
         trial.predict()
         phase = "audit"
@@ -91,7 +94,7 @@ def serve(channel: Channel) -> int:
 
 
 class _Trial:
-    """One program on one task: train, predict, audit."""
+    """One program on one task: train, predict (twice, on inputs that look alike), audit."""
 
     def __init__(self, source: str, job: Mapping[str, Any], channel: Channel) -> None:
         self._source = source

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
@@ -32,6 +32,8 @@ _PG_BUSY = frozenset({"40001", "40P01", "55P03"})
 _FREE_SPACE = "Free some space and repeat: nothing of this step was stored, everything before it was"
 _WAIT = "Wait for the other process, or stop it, and repeat"
 _RESTORE = "Restore it from a backup, or name another file"
+
+_WRITER_LOCK = 0x6D6F76653337  # "move37"
 
 
 class Database:
@@ -62,8 +64,11 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """One write transaction, committed at the end, rolled back by any exception."""
+        """One write transaction, committed at the end, rolled back by any exception. Writers take turns: SQLite's BEGIN
+        IMMEDIATE sees to it, PostgreSQL needs a lock of ours, which the transaction's end releases."""
         with self._session(self._writer) as session:
+            if not self.is_sqlite:
+                session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER_LOCK})
             yield session
 
     @contextmanager

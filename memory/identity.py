@@ -21,6 +21,8 @@ _STRING = (
     r"(?:'''(?:[^'\\]|\\[\s\S]|'(?!''))*+'''|\"\"\"(?:[^\"\\]|\\[\s\S]|\"(?!\"\"))*+\"\"\""
     r"|'(?:[^'\\\n]|\\[\s\S])*+'|\"(?:[^\"\\\n]|\\[\s\S])*+\")"
 )
+# A quote that opens no string is an error: it takes the rest with it, or every further quote would scan to the end.
+_UNCLOSED = r"['\"][\s\S]*+"
 _DIGITS = r"[0-9](?:_?[0-9])*+"
 _EXPONENT = rf"[eE][-+]?{_DIGITS}"
 _NUMBER = (
@@ -33,7 +35,7 @@ _OPERATOR = (
 )
 # A name directly followed by a quote may be the prefix of a string, so it is tried again after strings and numbers.
 # The last alternative takes any single character: an error, found afterwards by `_ERROR`.
-_PATTERN = rf"{_SKIPPED}([^\W\d]\w*+(?!['\"])|{_OPERATOR}|\n[ \t]*+|{_STRING}|{_NUMBER}|\w++|[^ \t])"
+_PATTERN = rf"{_SKIPPED}([^\W\d]\w*+(?!['\"])|{_OPERATOR}|\n[ \t]*+|{_STRING}|{_NUMBER}|\w++|{_UNCLOSED}|[^ \t])"
 _TOKEN = re.compile(_PATTERN)
 _ASCII_TOKEN = re.compile(_PATTERN, re.ASCII)  # a tenth faster
 _ERROR = re.compile("\x00[^\\w\n\\-+*/%&|\\^~@=<>()\\[\\]{},:;.](?=\x00)")
@@ -77,6 +79,8 @@ def _canonical(source: str) -> str | None:
     if "\x00" in text or "\f" in text or ("\\\n" in text and _LINE_OF_BACKSLASH.search(text)):
         return None
     tokens = (_ASCII_TOKEN if text.isascii() else _TOKEN).findall(text)
+    if tokens[-1][0] in "'\"" and tokens[-1].endswith("\n"):  # no closed string ends in a newline
+        return None
     joined = "\x00" + "\x00".join(tokens) + "\x00"
     if _ERROR.search(joined) or _has_nested_quotes(joined):
         return None

@@ -65,10 +65,9 @@ def research_context(
     collisions = []
     for attempt in store.attempts(experiment.id):
         if attempt.outcome == "duplicate":
-            owner = store.experiment(str(attempt.detail["duplicate_of"]))
-            collisions.append(
-                Collision(_shown_id(owner.id), owner.name, owner.status, owner.score, _design(attempt.hypothesis))
-            )
+            earlier = repeated(store, attempt, last_visible)
+            design = _design(attempt.hypothesis)
+            collisions.append(Collision(_shown_id(earlier.id), earlier.name, earlier.status, earlier.score, design))
     return ResearchContext(
         brief=campaign_brief,
         parent=parent,
@@ -82,6 +81,38 @@ def research_context(
         ),
         collisions=tuple(collisions),
     )
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """What may be said of a program that was tried before."""
+
+    id: str
+    name: str
+    status: str
+    score: float | None
+
+
+def repeated(store: Store, attempt: Attempt, last_visible: int) -> Repeated:
+    """What the experiment that owns this attempt's identity made of the program.
+
+    Nothing of its result while it lies beyond the horizon: that would depend on which worker is faster. And its score
+    only for the attempt that was trained: what a repair scored says nothing of the program that was refused.
+    """
+    owner = store.experiment(str(attempt.detail["duplicate_of"]))
+    same = next((a for a in store.attempts(owner.id) if _same_text(store, a, attempt)), None)
+    name = str((same.hypothesis or {}).get("title", "")) if same else ""
+    if same is not None and same.outcome == "gate_failed":
+        return Repeated(owner.id, name, f"refused by a gate ({same.detail.get('reason', '')})", None)
+    if owner.index > last_visible:
+        return Repeated(owner.id, name, "in flight", None)
+    return Repeated(owner.id, owner.name, owner.status, owner.score)
+
+
+def _same_text(store: Store, one: Attempt, other: Attempt) -> bool:
+    if one.program_sha256 is None or other.program_sha256 is None:
+        return False
+    return store.program(one.program_sha256).l0 == store.program(other.program_sha256).l0
 
 
 def code_context(store: Store, campaign_brief: Brief, experiment: Experiment, hypothesis: Hypothesis) -> CodeContext:

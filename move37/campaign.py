@@ -8,18 +8,17 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from agents.errors import AgentError
 from evaluator import catalogue
-from memory.errors import MemoryStoreError
 from memory.records import Campaign, CampaignState, Experiment
 from memory.store import Store
 from move37.errors import BudgetExhausted, CampaignPaused, Interrupted, Move37Error
-from move37.graph import ExperimentGraph, checkpoints
+from move37.graph import ExperimentGraph, checkpoints, discard
 from move37.loop import Loop, horizon
 from sandbox.errors import SandboxError
 
@@ -41,7 +40,7 @@ async def drive(loop: Loop, *, checkpoint_file: Path | None) -> Ending:
         ending = await _run_experiments(loop, ExperimentGraph(loop, saver))
     loop.store.set_campaign_state(loop.campaign.id, ending.state, because=ending.because)
     if ending.state == "finished" and checkpoint_file is not None:
-        _discard(checkpoint_file)
+        discard(checkpoint_file)
     return ending
 
 
@@ -55,25 +54,60 @@ async def _run_experiments(loop: Loop, graph: ExperimentGraph) -> Ending:
     slots = asyncio.Semaphore(config.parallel)
     done = {index: ended.get(index, asyncio.Event()) for index in range(config.experiments)}
 
+    stopping: list[Exception] = []
+    in_flight: set[int] = set()
+
     async def one(index: int) -> None:
         for earlier in range(horizon(index, config.parallel, len(config.search.starters)) + 1):
             await done[earlier].wait()
         async with slots:
-            experiment = _open(loop, index)
-            await graph.run(experiment.id)
-        done[index].set()
+            if stopping:
+                return
+            in_flight.add(index)
+            try:
+                await graph.run(_open(loop, index).id)
+            except (BudgetExhausted, CampaignPaused, AgentError, SandboxError) as error:
+                stopping.append(error)
+                await loop.turnstile.close()
+            else:
+                done[index].set()
+            finally:
+                in_flight.discard(index)
 
-    pending = [index for index in range(config.experiments) if index not in ended]
+    tasks = {
+        i: asyncio.create_task(one(i), name=f"experiment-{i}") for i in range(config.experiments) if i not in ended
+    }
     try:
         with _interruptible():
-            async with asyncio.TaskGroup() as group:
-                for index in pending:
-                    group.create_task(one(index), name=f"experiment-{index}")
+            await _until_stopped(tasks, stopping, in_flight)
     except asyncio.CancelledError:
         return Ending("stopped", "interrupted", Interrupted("interrupted; nothing that was finished is lost"))
-    except BaseExceptionGroup as failures:
-        return _ending(failures)
-    return Ending("finished", "all experiments done")
+    finally:
+        await _cancel(tasks.values())
+    return _ending(stopping) if stopping else Ending("finished", "all experiments done")
+
+
+async def _until_stopped(
+    tasks: Mapping[int, "asyncio.Task[None]"], stopping: Collection[Exception], in_flight: Collection[int]
+) -> None:
+    """Waits for all; once something stopped the campaign, for what is in flight only: it is paid for and ends by itself
+    at its next budget check. Errors of the store and bugs of ours are raised."""
+    waiting = set(tasks.values())
+    while waiting:
+        finished, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in finished:
+            if not task.cancelled():
+                task.result()
+        if stopping:
+            for index, task in tasks.items():
+                if index not in in_flight:
+                    task.cancel()
+
+
+async def _cancel(tasks: Collection["asyncio.Task[None]"]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _open(loop: Loop, index: int) -> Experiment:
@@ -106,31 +140,15 @@ def _require_parent(loop: Loop) -> None:
         raise CampaignPaused(f"no starting program completed its trials, so there is nothing to improve on: {reasons}")
 
 
-def _ending(failures: BaseExceptionGroup[BaseException]) -> Ending:
-    """The one reason to tell, out of what ended together. A bug of ours is not an ending: it is raised."""
-    flat = list(_flatten(failures))
-    for error in flat:
-        if isinstance(error, BudgetExhausted):
-            return Ending("stopped", f"budget_{error.kind}", error)
-    for error in flat:
-        if isinstance(error, CampaignPaused):
-            return Ending("stopped", "infrastructure", error)
-        if isinstance(error, AgentError):
-            return Ending("stopped", "model", CampaignPaused(f"the model cannot be used: {error}"))
-        if isinstance(error, SandboxError):
-            return Ending("stopped", "infrastructure", CampaignPaused(str(error)))
-    for error in flat:
-        if isinstance(error, (Move37Error, MemoryStoreError)):
-            raise error from None
-    raise failures
-
-
-def _flatten(failures: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in failures.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _flatten(error)
-        else:
-            yield error
+def _ending(stopping: Sequence[Exception]) -> Ending:
+    """The one reason to tell: a spent budget before all, else what came first."""
+    budget = next((error for error in stopping if isinstance(error, BudgetExhausted)), None)
+    if budget is not None:
+        return Ending("stopped", f"budget_{budget.kind}", budget)
+    first = stopping[0]
+    if isinstance(first, AgentError):
+        return Ending("stopped", "model", CampaignPaused(f"the model cannot be used: {first}"))
+    return Ending("stopped", "infrastructure", CampaignPaused(str(first)))
 
 
 @asynccontextmanager
@@ -190,8 +208,3 @@ def _once(loop: asyncio.AbstractEventLoop, number: int, cancel: Callable[[], obj
         cancel()
 
     return handle
-
-
-def _discard(checkpoint_file: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        checkpoint_file.with_name(checkpoint_file.name + suffix).unlink(missing_ok=True)

@@ -93,7 +93,11 @@ def _store(workspace: Workspace) -> Check:
 
 
 def _model() -> Check:
-    if api_key() is None:
+    try:
+        key = api_key()
+    except Move37Error as error:
+        return Check("language model", "warning", str(error), "mend or remove the .env file")
+    if key is None:
         detail = f"no API key; the embedded model ({EMBEDDED_MODEL}, a grammar) answers"
         return Check("language model", "ok", detail, f"for a language model set {' or '.join(KEY_ENV_NAMES)}")
     return Check("language model", "ok", "an API key is set; choose the model with --model or --base-url")

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from agents.embedded.notice import EMBEDDED_MODEL
 from move37.errors import ConfigError
 
 WEAK_STARTERS = ("short_convolution", "diagonal_ssm")
@@ -38,7 +39,7 @@ class ModelConfig(_Section):
     @property
     def embedded(self) -> bool:
         """True when the embedded grammar model answers in process."""
-        return self.name is None and self.base_url is None
+        return self.base_url is None and self.name in {None, EMBEDDED_MODEL}
 
     @property
     def priced(self) -> bool:
@@ -136,8 +137,10 @@ class CampaignConfig(_Section):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def load(path: Path | None, overrides: Mapping[str, Any]) -> CampaignConfig:
-    """Reads a TOML file (or nothing), lays `overrides` (dotted keys) over it and validates.
+def load(
+    path: Path | None, overrides: Mapping[str, Any], *, defaults: Mapping[str, Any] | None = None
+) -> CampaignConfig:
+    """Reads a TOML file (or nothing), lays it over `defaults` and `overrides` over it (dotted keys), and validates.
 
     Raises:
         ConfigError: the file is unreadable or not TOML, a key is unknown, a value impossible, a task, tier, track or
@@ -154,6 +157,10 @@ def load(path: Path | None, overrides: Mapping[str, Any]) -> CampaignConfig:
     for dotted, value in overrides.items():
         if value is not None:
             _lay(data, dotted, value)
+    if not data.get("model"):  # the environment names a model only where neither file nor flags do
+        for dotted, value in (defaults or {}).items():
+            if value is not None:
+                _lay(data, dotted, value)
     config = validate(data)
     _check_names(config)
     return config

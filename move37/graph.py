@@ -109,7 +109,29 @@ async def checkpoints(path: Path | None) -> AsyncIterator[BaseCheckpointSaver[An
     if path is None:
         yield InMemorySaver()
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        await _probe(path)
+    except (OSError, sqlite3.OperationalError) as error:
+        raise CampaignPaused(f"no checkpoints can be written to {path}: {error}") from error
     async with AsyncSqliteSaver.from_conn_string(str(path)) as saver:
-        await saver.setup()
         yield saver
+
+
+async def _probe(path: Path) -> None:
+    """Makes the tables; a damaged file is thrown away, since the store alone is the truth."""
+    try:
+        async with AsyncSqliteSaver.from_conn_string(str(path)) as saver:
+            await saver.setup()
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError:
+        discard(path)
+        async with AsyncSqliteSaver.from_conn_string(str(path)) as saver:
+            await saver.setup()
+
+
+def discard(path: Path) -> None:
+    """Removes a checkpoint file with its companions."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)

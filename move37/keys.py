@@ -10,11 +10,24 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from agents.gateway import KEY_ENV_NAMES
+from move37.errors import ConfigError
 
 
 def setting(name: str) -> str | None:
-    """A variable from the environment or, failing that, from `.env`; empty counts as absent."""
-    return os.environ.get(name) or dotenv_values(Path.cwd() / ".env").get(name) or None
+    """A variable from the environment or, failing that, from `.env`; empty counts as absent.
+
+    Raises:
+        ConfigError: there is a `.env` that cannot be read.
+    """
+    return os.environ.get(name) or _dot_env().get(name) or None
+
+
+def _dot_env() -> dict[str, str | None]:
+    path = Path.cwd() / ".env"
+    try:
+        return dotenv_values(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}. Mend or remove it.") from error
 
 
 def api_key() -> str | None:

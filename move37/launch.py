@@ -29,6 +29,7 @@ from move37.loop import Loop, Notify
 from move37.turnstile import Turnstile
 from move37.workspace import Workspace
 from prompts.loader import Prompts
+from sandbox.protocol import Sandbox
 from sandbox.selection import Opened, open_sandbox
 
 Announce = Callable[[str], None]
@@ -71,17 +72,22 @@ def _salted(config: CampaignConfig) -> CampaignConfig:
     return config.model_copy(update={"objective": config.objective.model_copy(update={"salt": salt})})
 
 
+def check_name(store: Store, name: str) -> None:
+    """Raises ConfigError when a campaign has this name."""
+    if any(c.name == name for c in store.campaigns()):
+        raise ConfigError(
+            f"there is a campaign named '{name}' already: `move37 resume {name}` continues it, "
+            "--name chooses another name"
+        )
+
+
 def start(store: Store, config: CampaignConfig) -> Campaign:
     """Creates the campaign's record: configuration and objective frozen and hashed.
 
     Raises:
         ConfigError: the name is taken.
     """
-    if any(c.name == config.name for c in store.campaigns()):
-        raise ConfigError(
-            f"there is a campaign named '{config.name}' already: `move37 resume {config.name}` continues it, "
-            "--name chooses another name"
-        )
+    check_name(store, config.name)
     goal = config.objective
     salt = goal.salt or ""
     return store.create_campaign(
@@ -99,8 +105,9 @@ def extended(store: Store, campaign: Campaign, more: Mapping[str, Any]) -> Campa
     """The stored configuration, with budgets raised by `resume`'s flags; what decides results stays frozen.
 
     Raises:
-        ConfigError: a lower number of experiments than there are already.
+        ConfigError: a lower number of experiments than there are already, or the objective has changed since.
     """
+    check_objective(campaign, validate(campaign.config))
     data = dict(campaign.config)
     for event in store.events(campaign.id, kind="budget_extended"):
         _extend(data, event.payload)
@@ -108,11 +115,27 @@ def extended(store: Store, campaign: Campaign, more: Mapping[str, Any]) -> Campa
     if changes:
         existing = len(store.experiments(campaign.id))
         if int(changes.get("experiments", existing)) < existing:
-            raise ConfigError(f"campaign '{campaign.name}' has {existing} experiments already; ask for more than that")
+            raise ConfigError(
+                f"campaign '{campaign.name}' has {existing} experiments already; ask for at least as many"
+            )
         _extend(data, changes)
         validate(data)
         store.put_event(campaign.id, "budget_extended", changes)
     return validate(data)
+
+
+def check_objective(campaign: Campaign, config: CampaignConfig) -> None:
+    """Numbers of different objectives are never mixed in one campaign.
+
+    Raises:
+        ConfigError: this version of Move37 measures something else than the campaign was launched with.
+    """
+    goal = config.objective
+    if objective_hash(goal.track, goal.tier, goal.tasks, goal.seeds, salt=goal.salt or "") != campaign.objective_hash:
+        raise ConfigError(
+            f"the objective of '{campaign.name}' is not the one of this version of Move37 (recipe, tasks or scorer "
+            "changed), so its numbers cannot be continued or compared. Use the version that launched it."
+        )
 
 
 def _extend(data: dict[str, Any], changes: Mapping[str, Any]) -> None:
@@ -126,24 +149,29 @@ def _extend(data: dict[str, Any], changes: Mapping[str, Any]) -> None:
 def execute(
     workspace: Workspace,
     store: Store,
-    campaign: Campaign,
     config: CampaignConfig,
+    campaign: Campaign | None = None,
     *,
     notify: Notify,
     announce: Announce,
+    on_campaign: Callable[[Campaign], None] = lambda campaign: None,
 ) -> Launched:
-    """Runs the campaign in this process until it ends or stops. Holds the campaign's lock meanwhile."""
-    with workspace.hold(campaign.id, campaign.name):
-        return asyncio.run(_execute(workspace, store, campaign, config, notify, announce))
+    """Runs a campaign in this process until it ends or stops, and holds its lock meanwhile.
+
+    Without `campaign` a new one is started, but only once sandbox and model are there: a launch that cannot work leaves
+    no record behind that could not be continued either. `on_campaign` is told of the record before anything runs.
+    """
+    return asyncio.run(_execute(workspace, store, config, campaign, notify, announce, on_campaign))
 
 
 async def _execute(
     workspace: Workspace,
     store: Store,
-    campaign: Campaign,
     config: CampaignConfig,
+    campaign: Campaign | None,
     notify: Notify,
     announce: Announce,
+    on_campaign: Callable[[Campaign], None],
 ) -> Launched:
     opened = await open_sandbox(
         config.sandbox.backend,
@@ -153,28 +181,36 @@ async def _execute(
     model = None
     try:
         model = open_chat_model(config)
-        _announce_all(store, campaign, opened, model, announce)
-        laboratory = SandboxLaboratory(
-            opened.sandbox, memory_gib=config.sandbox.memory_gib, cpus=config.sandbox.cpus, campaign=campaign.id
-        )
-        loop = Loop(
-            store=store,
-            campaign=campaign,
-            config=config,
-            brief=briefing.brief(config),
-            prompts=Prompts(),
-            model=model,
-            laboratory=laboratory,
-            budget=Budget(config.budget, lambda: store.spent(campaign.id)),
-            turnstile=Turnstile(),
-            notify=notify,
-        )
-        ending = await drive(loop, checkpoint_file=checkpoint_file(workspace, campaign))
+        campaign = campaign or start(store, config)
+        with workspace.hold(campaign.id, campaign.name):
+            on_campaign(campaign)
+            _announce_all(store, campaign, config, opened, model, announce)
+            loop = _loop(store, campaign, config, opened.sandbox, model, notify)
+            ending = await drive(loop, checkpoint_file=checkpoint_file(workspace, campaign))
     finally:
         if model is not None:
             await model.close()
         await opened.sandbox.close()
     return Launched(store.campaign(campaign.id), ending)
+
+
+def _loop(
+    store: Store, campaign: Campaign, config: CampaignConfig, sandbox: Sandbox, model: ChatModel, notify: Notify
+) -> Loop:
+    return Loop(
+        store=store,
+        campaign=campaign,
+        config=config,
+        brief=briefing.brief(config),
+        prompts=Prompts(),
+        model=model,
+        laboratory=SandboxLaboratory(
+            sandbox, memory_gib=config.sandbox.memory_gib, cpus=config.sandbox.cpus, campaign=campaign.id
+        ),
+        budget=Budget(config.budget, lambda: store.spent(campaign.id)),
+        turnstile=Turnstile(),
+        notify=notify,
+    )
 
 
 def open_chat_model(config: CampaignConfig) -> ChatModel:
@@ -193,8 +229,15 @@ def checkpoint_file(workspace: Workspace, campaign: Campaign) -> Path:
     return workspace.runs / "checkpoints" / f"{campaign.id}.db"
 
 
-def _announce_all(store: Store, campaign: Campaign, opened: Opened, model: ChatModel, announce: Announce) -> None:
+def _announce_all(
+    store: Store, campaign: Campaign, config: CampaignConfig, opened: Opened, model: ChatModel, announce: Announce
+) -> None:
     notices = []
+    if config.experiments <= len(config.search.starters):
+        notices.append(
+            f"{config.experiments} experiments are no more than the starting programs: nothing will be proposed "
+            "(--experiments counts the starters)"
+        )
     if model.kind == "grammar":
         notices.append(f"model {EMBEDDED_MODEL}: {EMBEDDED_NOTICE}")
     else:

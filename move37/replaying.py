@@ -19,7 +19,6 @@ from pydantic import BaseModel
 from agents.contexts import Message
 from agents.gateway import Completion, request_key
 from agents.wire import Usage
-from evaluator.objective import objective_hash
 from evaluator.static_gate import STATIC_GATES
 from evaluator.trial import TrialRequest
 from evaluator.verdict import Verdict
@@ -29,8 +28,9 @@ from move37 import briefing
 from move37.budget import Budget
 from move37.campaign import drive
 from move37.config import BudgetConfig, CampaignConfig, validate
-from move37.errors import ReplayDiverged
+from move37.errors import NotThere, ReplayDiverged
 from move37.laboratory import GateOutcome, Laboratory, Progress, TrialOutcome
+from move37.launch import check_objective
 from move37.loop import Loop
 from move37.turnstile import Turnstile
 from prompts.loader import Prompts
@@ -141,6 +141,7 @@ class CampaignReplay:
     """What a replay of a campaign found."""
 
     campaign: str
+    stored: int
     experiments: int
     programs: list[str | None]
     calls_answered: int
@@ -156,6 +157,7 @@ def replay_campaign(store: Store, campaign: Campaign) -> CampaignReplay:
     """Re-drives the loop over everything that was recorded up to the first experiment that is still open.
 
     Raises:
+        NotThere: nothing has ended yet.
         ReplayDiverged: the loop asked something that is not stored.
     """
     return asyncio.run(_replay_campaign(store, campaign))
@@ -163,9 +165,12 @@ def replay_campaign(store: Store, campaign: Campaign) -> CampaignReplay:
 
 async def _replay_campaign(store: Store, campaign: Campaign) -> CampaignReplay:
     originals = store.experiments(campaign.id)
+    stored = len(originals)
     complete = next((e.index for e in originals if e.status == "open"), len(originals))
     originals = originals[:complete]
-    config = validate({**campaign.config, "experiments": max(complete, 1)})
+    if not originals:
+        raise NotThere(f"no experiment of '{campaign.name}' has ended yet: there is nothing to replay")
+    config = validate({**campaign.config, "experiments": complete or 1})
     config = config.model_copy(update={"budget": BudgetConfig()})
     kept = {e.id for e in originals}
     exchanges = [x for x in store.exchanges(campaign_id=campaign.id) if x.experiment_id in kept]
@@ -180,15 +185,15 @@ async def _replay_campaign(store: Store, campaign: Campaign) -> CampaignReplay:
             seed=campaign.seed,
             arms=campaign.arms,
         )
-        if originals:
-            loop = _loop(scratch, again, config, ReplayModel(exchanges), StoredLaboratory(store, campaign))
-            await drive(loop, checkpoint_file=None)
+        loop = _loop(scratch, again, config, ReplayModel(exchanges), StoredLaboratory(store, campaign))
+        await drive(loop, checkpoint_file=None)
         repeated = scratch.experiments(again.id)
         calls = scratch.counts(again.id).exchanges
     finally:
         scratch.close()
     return CampaignReplay(
         campaign.name,
+        stored,
         len(repeated),
         [e.program_sha256 for e in repeated],
         calls,
@@ -275,18 +280,16 @@ async def replay_experiment(
     """Trains the stored program again, trial by trial.
 
     Raises:
-        ReplayDiverged: the objective has changed since (another scorer or recipe), or nothing was trained.
+        ConfigError: the objective has changed since (another scorer or recipe).
+        ReplayDiverged: nothing was trained.
     """
     campaign = store.campaign(experiment.campaign_id)
     trials = [t for t in store.trials(experiment.id) if t.state != "open"]
     if experiment.program_sha256 is None or not trials:
         raise ReplayDiverged(f"{experiment.id} was never trained ({experiment.status}: {experiment.reason})")
-    goal = validate(campaign.config).objective
-    if objective_hash(goal.track, goal.tier, goal.tasks, goal.seeds, salt=goal.salt or "") != campaign.objective_hash:
-        raise ReplayDiverged(
-            f"the objective of '{campaign.name}' is not the one of this version of Move37 (recipe, tasks or scorer "
-            "changed): its numbers cannot be compared. Check out the version that ran it."
-        )
+    config = validate(campaign.config)
+    check_objective(campaign, config)
+    goal = config.objective
     source = store.program(experiment.program_sha256).source
     comparisons: list[MetricComparison] = []
     environment: dict[str, tuple[Any, Any]] = {}
@@ -301,7 +304,13 @@ async def replay_experiment(
 
 
 def _compare(trial: Trial, outcome: TrialOutcome) -> list[MetricComparison]:
-    rows = [MetricComparison(trial.task, trial.seed, "score", trial.score, outcome.score, True)]
+    rows = [
+        MetricComparison(trial.task, trial.seed, "score", trial.score, outcome.score, True),
+        MetricComparison(
+            trial.task, trial.seed, f"ended as {trial.reason}", 1.0, float(trial.reason == outcome.reason), True
+        ),
+        MetricComparison(trial.task, trial.seed, "curve points", len(trial.curve), len(outcome.curve), True),
+    ]
     for metric in sorted(set(trial.metrics) | set(outcome.metrics)):
         stored, replayed = trial.metrics.get(metric), outcome.metrics.get(metric)
         rows.append(MetricComparison(trial.task, trial.seed, metric, stored, replayed, metric not in UNREPEATABLE))

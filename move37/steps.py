@@ -4,6 +4,7 @@ Every step first looks in the store for its own finished work, so that repeating
 model call, trial or record. A step returns the name of the next; the graph only follows.
 """
 
+import asyncio
 from dataclasses import asdict, replace
 
 from agents import analyst, coder, researcher
@@ -74,7 +75,7 @@ async def code(loop: Loop, experiment_id: str) -> Route:
             source = await ask(loop, experiment, "coder", attempt.number, prompt, CODER)
         except ReplyMalformed as error:
             return _give_up(loop, attempt, "reply_malformed", f"the coder's reply: {error}")
-        refusal = next((v for v in static_gates(source) if v.reason in {"too_large", "nul_byte", "not_utf8"}), None)
+        refusal = next((v for v in await _static(source) if v.reason in {"too_large", "nul_byte", "not_utf8"}), None)
         if refusal is not None:  # what cannot be stored as a program is kept in the exchange
             loop.store.put_verdicts(experiment_id, attempt.number, [refusal.as_dict()])
             return _refused(loop, attempt, refusal)
@@ -111,7 +112,7 @@ async def gate(loop: Loop, experiment_id: str) -> Route:
 async def _climb(loop: Loop, experiment: Experiment, attempt: Attempt) -> list[Verdict]:
     """Up the ladder to the first failure. The measured cost rides on the last verdict."""
     source = loop.store.program(_program_of(attempt)).source
-    verdicts = list(static_gates(source))
+    verdicts = list(await _static(source))
     if all(v.passed for v in verdicts):
         verdicts.append(await _identity(loop, experiment, attempt, source))
     if all(v.passed for v in verdicts):
@@ -226,6 +227,11 @@ async def record(loop: Loop, experiment_id: str) -> Route:
     return "end"
 
 
+async def _static(source: str) -> tuple[Verdict, ...]:
+    """In a thread: compiling a hostile text may take its whole allowance of seconds, and others are at work."""
+    return await asyncio.to_thread(static_gates, source)
+
+
 async def _identity(loop: Loop, experiment: Experiment, attempt: Attempt, source: str) -> Verdict:
     """Reserve, then train: the first experiment to reserve an identity is the only one that may train it."""
     await loop.turnstile.wait(experiment.index)
@@ -237,18 +243,12 @@ async def _identity(loop: Loop, experiment: Experiment, attempt: Attempt, source
         if not any(l0(loop.store.program(_program_of(a)).source) == l0(source) for a in earlier):
             return Verdict("identity", True, "ok", "reserved by this attempt")  # repeated after a crash
         return Verdict("identity", False, "unchanged", "this is the program that was just refused, unchanged")
-    owner = loop.store.experiment(reservation.owner)
-    result = (
-        f"it scored {owner.score:.3f}"
-        if owner.score is not None
-        else f"it is {owner.status} ({owner.reason or 'in flight'})"
-    )
     return Verdict(
         "identity",
         False,
         "duplicate",
-        f"already tried as {owner.id} ({owner.name or 'unnamed'}): {result}",
-        detail={"duplicate_of": owner.id},
+        f"already tried in {reservation.owner}",  # not how it went: it may be in flight, and timing decides nothing
+        detail={"duplicate_of": reservation.owner},
     )
 
 
@@ -266,7 +266,7 @@ def _refused(loop: Loop, attempt: Attempt, failure: Verdict) -> Route:
     """Closes the attempt with what the gate said, and says where to go."""
     outcome: AttemptOutcome = "duplicate" if failure.reason == "duplicate" else "gate_failed"
     closed = loop.store.close_attempt(
-        attempt.experiment_id, attempt.number, outcome, {**failure.as_dict(), **failure.detail}
+        attempt.experiment_id, attempt.number, outcome, {**failure.detail, **failure.as_dict()}
     )
     loop.notify(
         "refused",

@@ -66,8 +66,11 @@ class Workspace:
             CampaignBusy: another live process holds it.
         """
         path = self._lock_path(campaign_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise ConfigError(f"cannot write in {self.runs}: {error.strerror}. Choose another --runs-dir.") from error
         try:
             try:
                 _lock(descriptor)
@@ -88,6 +91,8 @@ class Workspace:
         try:
             descriptor = os.open(self._lock_path(campaign_id), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
+            return False
+        except PermissionError:  # somebody else's runs: the file is there, more cannot be said
             return False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from evaluator.errors import WireError
 from evaluator.phases import FAILURE_REASONS, MESSAGE_CAP, PROGRESS_PER_PHASE, PROTOCOL_VERSION, TRACEBACK_CAP
+from evaluator.text import line_number
 from evaluator.wire import Frame, FrameKind, FrameReader, arrays_cap, encode_frame, read_arrays, read_control
 from sandbox.errors import ProtocolMismatch
 from sandbox.logs import BoundedLog, shown
@@ -298,7 +299,7 @@ class _Conversation:
             return _candidate("protocol", f"sent a malformed report of a failure {self._doing}")
         if traceback:
             self._log.add(b"\n" + traceback[:TRACEBACK_CAP].encode())
-        return _candidate(reason, text[:MESSAGE_CAP], line if type(line) is int else None)
+        return _candidate(reason, text[:MESSAGE_CAP], line_number(line))
 
     # How it can end
 

@@ -9,9 +9,12 @@ parent-death signal have to be set by the process that carries them. The setting
     watch_stdin     stay as a parent of the worker, and kill it once nobody holds the other end of stdin any more
     lifetime_s      with watch_stdin: kill it after this long, whatever the host says
 
+Whatever they say, it offers itself to the kernel as the first to be killed when memory runs out.
+
 It is a file on its own, standard library only: it is copied into the image and mounted into bubblewrap's root alone.
 """
 
+import contextlib
 import json
 import os
 import resource
@@ -25,6 +28,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def confine(settings: dict[str, Any]) -> None:
+    _volunteer()  # first: another user's file in /proc cannot be written
     uid = settings.get("uid")
     if uid is not None:
         os.setgroups([])
@@ -43,6 +47,16 @@ def confine(settings: dict[str, Any]) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:  # it died before the call above
             os._exit(1)
+
+
+def _volunteer() -> None:
+    """Makes this process and its children the first to go when the machine runs out of memory, not the orchestrator."""
+    with contextlib.suppress(OSError):  # no /proc, or a read-only one
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        try:
+            os.write(fd, b"1000")
+        finally:
+            os.close(fd)
 
 
 def watch(worker: int, lifetime_s: float) -> int:

@@ -6,15 +6,12 @@ escaped, and terminal control characters are taken out, since logs end in termin
 
 from __future__ import annotations
 
-import re
-
-# C0 and C1 control characters but tab and newline; the bidirectional overrides that reorder shown text.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+from evaluator.text import CONTROL
 
 
 def shown(text: str) -> str:
     """`text` without the characters that act on a terminal instead of being shown."""
-    return _CONTROL.sub("", text)
+    return CONTROL.sub("", text)
 
 
 class BoundedLog:

@@ -3,15 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from evaluator import tiers, verdict
 from evaluator.gates import probes
 from evaluator.gates.specimen import Specimen, blamed_on
 from evaluator.gating import DYNAMIC_GATES
 from evaluator.phases import MESSAGE_CAP
-from evaluator.program import CandidateError, load, printable
+from evaluator.program import CandidateError, load, seed_generators
 from evaluator.skeleton import build_model
+from evaluator.text import printable
 from evaluator.tiers import Tier
 from evaluator.verdict import Verdict
 
@@ -24,7 +23,7 @@ def run_gates(source: str, track: str, tier_name: str) -> dict[str, Any]:
     verdicts: list[Verdict] = []
     specimen: Specimen | None = None
     cost: dict[str, float] | None = None
-    torch.manual_seed(0)
+    seed_generators(0)
     for gate in DYNAMIC_GATES:
         try:
             if gate == "fake_build":

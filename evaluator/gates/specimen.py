@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from evaluator.program import Builder, CandidateError, Kind, build, deepest_line, describe
+from evaluator.program import Builder, CandidateError, Kind, build, deepest_line, describe, seed_generators
 from evaluator.tiers import Tier
 
 # Enough to open a gate that was initialised to zero, little enough to leave exponentials tame.
@@ -29,7 +29,7 @@ class Specimen:
         Raises:
             CandidateError: `build_failed`.
         """
-        torch.manual_seed(index)
+        seed_generators(index)
         with blamed_on("build_failed", f"building layer {index} of {self.tier.n_layers}"):
             module = build(self.builder, self.tier.d_model, index, self.tier.n_layers)
         module = _widened(module) if dtype is torch.float64 else module.float()
@@ -47,13 +47,13 @@ class Specimen:
         return torch.randn(*shape, self.tier.d_model, generator=generator, dtype=torch.float64).to(dtype)
 
     def run(self, module: nn.Module, x: Tensor, *, seed: int | None = 0) -> Tensor:
-        """One forward pass without gradient; `seed` fixes dropout and the like, None leaves the generator running.
+        """One forward pass without gradient; `seed` fixes dropout and the like, None leaves the generators running.
 
         Raises:
             CandidateError: `forward_failed`, `wrong_shape`, `wrong_dtype`.
         """
         if seed is not None:
-            torch.manual_seed(seed)
+            seed_generators(seed)
         with torch.no_grad(), blamed_on("forward_failed", f"running on {_name(x)}"):
             y = module(x)
         return check_output(x, y)

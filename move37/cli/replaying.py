@@ -47,14 +47,21 @@ def replay(
 
 def _campaign(memory: "Store", campaign: "Campaign", as_json: bool) -> None:
     from move37.cli.inspecting import write_json
-    from move37.replaying import replay_campaign
+    from move37.errors import ReplayDiverged
+    from move37.replaying import CampaignReplay, replay_campaign
 
-    result = replay_campaign(memory, campaign)
+    try:
+        result = replay_campaign(memory, campaign)
+    except ReplayDiverged as diverged:
+        if not as_json:
+            raise
+        result = CampaignReplay(campaign.name, len(memory.experiments(campaign.id)), 0, [], 0, [str(diverged)])
     if as_json:
         write_json(
             {
                 "campaign": result.campaign,
                 "identical": result.identical,
+                "stored": result.stored,
                 "experiments": result.experiments,
                 "programs": result.programs,
                 "calls_answered": result.calls_answered,
@@ -63,7 +70,8 @@ def _campaign(memory: "Store", campaign: "Campaign", as_json: bool) -> None:
         )
     else:
         sys.stdout.write(
-            f"replayed {result.experiments} experiments of '{result.campaign}' from {result.calls_answered} stored "
+            f"replayed {result.experiments} of {result.stored} experiments of '{result.campaign}' from "
+            f"{result.calls_answered} stored "
             f"completions: no model, no network\n"
         )
         for difference in result.differences:

@@ -1,5 +1,6 @@
 """`run` and `resume`."""
 
+import shlex
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -90,22 +91,23 @@ def run(
         "objective.tasks": _listed(tasks),
         "objective.seeds": _numbers(trial_seeds),
         "search.starters": _listed(starters),
-        "model.name": model or setting("MOVE37_MODEL"),
-        "model.base_url": base_url or setting("MOVE37_BASE_URL"),
+        "model.name": model,
+        "model.base_url": base_url,
         "budget.usd": budget_usd,
         "budget.tokens": budget_tokens,
         "budget.minutes": budget_minutes,
         "sandbox.backend": sandbox,
         "sandbox.accept_unsafe": True if accept_unsafe else None,
     }
-    settings = load(config, overrides)
+    named_outside = {"model.name": setting("MOVE37_MODEL"), "model.base_url": setting("MOVE37_BASE_URL")}
+    settings = load(config, overrides, defaults=named_outside)
     workspace = Workspace.find(runs_dir, store)
     with closing(workspace.open(create=True)) as memory:
         if config is None and name is None:
             settings = settings.model_copy(update={"name": _free_name(memory, settings.name)})
         settings = launch.resolved(settings)
-        campaign = launch.start(memory, settings)
-        _go(workspace, memory, campaign, settings, as_json)
+        launch.check_name(memory, settings.name)
+        _go(workspace, memory, settings, None, as_json)
 
 
 @guarded
@@ -133,20 +135,29 @@ def resume(
             raise ConfigError(f"campaign '{chosen.name}' is finished ({chosen.stopped_because}): nothing to resume")
         with workspace.hold(chosen.id, chosen.name):
             settings = launch.extended(memory, chosen, more)
-        _go(workspace, memory, chosen, settings, as_json)
+        _go(workspace, memory, settings, chosen, as_json)
 
 
 def _go(
-    workspace: "Workspace", memory: "Store", campaign: "Campaign", settings: "CampaignConfig", as_json: bool
+    workspace: "Workspace", memory: "Store", settings: "CampaignConfig", campaign: "Campaign | None", as_json: bool
 ) -> None:
     from move37.cli.inspecting import write_json
+    from move37.errors import BudgetExhausted
     from move37.launch import execute
     from move37.report.live import Live
     from move37.views import status
 
     long_running()
-    with Live(memory, campaign, settings, quiet=as_json) as live:
-        launched = execute(workspace, memory, campaign, settings, notify=live.notify, announce=live.announce)
+    with Live(memory, settings, quiet=as_json) as live:
+        launched = execute(
+            workspace,
+            memory,
+            settings,
+            campaign,
+            notify=live.notify,
+            announce=live.announce,
+            on_campaign=live.begin,
+        )
     row = status(workspace, memory, launched.campaign)
     if as_json:
         write_json(row)
@@ -154,8 +165,13 @@ def _go(
         _summary(workspace, memory, launched.campaign)
     error = launched.ending.error
     if error is not None:
-        where = f" --runs-dir {workspace.runs}"
-        fail(f"{error}\nContinue with: move37 resume {campaign.name}{where}", error.exit_code)
+        more = f" --budget-{error.kind} MORE" if isinstance(error, BudgetExhausted) else ""
+        command = f"move37 resume {launched.campaign.name}{more} {_places(workspace)}"
+        fail(f"{error}\nContinue with: {command}", error.exit_code)
+
+
+def _places(workspace: "Workspace") -> str:
+    return f"--runs-dir {shlex.quote(str(workspace.runs))} --store {shlex.quote(workspace.store_url)}"
 
 
 def _summary(workspace: "Workspace", memory: "Store", campaign: "Campaign") -> None:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from memory.records import Campaign
+from memory.records import Campaign, Experiment
 from memory.store import Store
 from move37.config import CampaignConfig
 from move37.report.terminal import STYLES
@@ -32,15 +32,15 @@ _VERBS = {
 class Live:
     """Shows progress on stderr, so that stdout stays for results. `quiet` shows only what went wrong."""
 
-    def __init__(self, store: Store, campaign: Campaign, config: CampaignConfig, *, quiet: bool = False) -> None:
+    def __init__(self, store: Store, config: CampaignConfig, *, quiet: bool = False) -> None:
         self._store = store
-        self._campaign = campaign
+        self._campaign_id = ""
         self._config = config
         self._quiet = quiet
         self._console = Console(file=sys.stderr, highlight=False)
         self._now: dict[str, str] = {}
         self._started = time.monotonic()
-        self._experiments = store.experiments(campaign.id)
+        self._experiments: list[Experiment] = []
         self._live: RichLive | None = None
 
     def __enter__(self) -> Self:
@@ -55,17 +55,22 @@ class Live:
         if self._live is not None:
             self._live.__exit__(kind, error, trace)
 
+    def begin(self, campaign: Campaign) -> None:
+        """Takes the campaign's record, and what it holds already when it is resumed."""
+        self._campaign_id = campaign.id
+        self._experiments = self._store.experiments(campaign.id)
+
     def announce(self, notice: str) -> None:
         """Says something once, at the start."""
         if not self._quiet:
-            self._console.print(f"[bold]{escape(self._campaign.name)}[/bold]: {escape(plain(notice))}", soft_wrap=True)
+            self._console.print(f"[bold]{escape(self._config.name)}[/bold]: {escape(plain(notice))}", soft_wrap=True)
 
     def notify(self, kind: str, payload: dict[str, Any]) -> None:
         """Takes one event of the loop."""
         experiment = str(payload["experiment"])
         if kind == "recorded":
             self._now.pop(experiment, None)
-            self._experiments = self._store.experiments(self._campaign.id)
+            self._experiments = self._store.experiments(self._campaign_id)
             if self._live is None and not self._quiet:
                 self._print_recorded(payload)
             return

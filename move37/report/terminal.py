@@ -89,7 +89,7 @@ def print_best(store: "Store", campaign: "Campaign") -> None:
 
 def _gains(store: "Store", best: "Experiment", starters: Sequence["Experiment"]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title="score per task (mean; per seed)", title_justify="left")
-    programs = [*starters, best]
+    programs = [*(s for s in starters if s is not best), best]
     for heading in ("program", *_tasks(store, best), "score", "gain of the best"):
         table.add_column(heading, overflow="fold")
     for experiment in programs:

@@ -2,9 +2,13 @@
 
 import pytest
 
+from evaluator import tiers
 from evaluator.errors import UnknownTier, WireError
 from evaluator.gates.ladder import run_gates
+from evaluator.gates.specimen import Specimen
 from evaluator.gating import DYNAMIC_GATES, GateReport, gate_phases, read_gate_reply
+from evaluator.phases import MESSAGE_CAP
+from evaluator.program import load
 from evaluator.wire import control, read_control
 
 HEAD = """
@@ -244,3 +248,66 @@ def test_replies_that_are_not_gate_reports_break_the_wire() -> None:
     ):
         with pytest.raises(WireError):
             read_gate_reply(wrong)
+
+
+def refusal(**fields: object) -> dict[str, object]:
+    """The reply of a container that says what it likes."""
+    honest = {"gate": DYNAMIC_GATES[0], "passed": False, "reason": "build_failed", "message": "No.", "line": 3}
+    return {"verdicts": [honest | {"detail": {}} | fields], "cost": None}
+
+
+def test_what_a_container_says_of_a_gate_is_bounded_and_harmless() -> None:
+    said = "\x1b[2J\x00\x9b1m\u202e\u2066 \ud800 fine\n" + "x" * 10_000
+    verdict = read_gate_reply(refusal(message=said, detail={"outcome": "accepted", "reason": "ok"})).verdicts[0]
+    assert len(verdict.message) == MESSAGE_CAP
+    assert not set(verdict.message) & set("\x1b\x00\x9b\u202e\u2066\ud800")
+    assert "fine\nxxx" in verdict.message
+    assert verdict.detail == {}
+
+
+@pytest.mark.parametrize(("line", "kept"), [(1, 1), (65536, 65536), (65537, None), (0, None), (-1, None), (None, None)])
+def test_a_line_that_no_program_has_is_dropped(line: int | None, kept: int | None) -> None:
+    assert read_gate_reply(refusal(line=line)).verdicts[0].line == kept
+
+
+@pytest.mark.parametrize("wrong", [{"reason": "\x1b" * 50_000}, {"gate": "\x1b" * 50_000}, {"\x1b" * 50_000: 1}])
+def test_a_refused_gate_reply_is_not_quoted_at_length(wrong: dict[str, object]) -> None:
+    with pytest.raises(WireError) as caught:
+        read_gate_reply(refusal(**wrong))
+    assert len(str(caught.value)) < 600
+    assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [{"parameters": -1}, {"flops_per_token": float("nan")}, {"length_exponent": 10**400}])
+def test_a_cost_is_made_of_finite_numbers(wrong: dict[str, float]) -> None:
+    cost = {"parameters": 1, "mixer_parameters": 1, "mlp_hidden": 1, "flops_per_token": 1.0, "length_exponent": 1.0}
+    honest = refusal(passed=True, reason="ok")["verdicts"][0]  # type: ignore[index]
+    reply = {"verdicts": [honest | {"gate": gate} for gate in DYNAMIC_GATES], "cost": cost}
+    assert read_gate_reply(reply).accepted
+    with pytest.raises(WireError):
+        read_gate_reply(reply | {"cost": cost | wrong})
+
+
+DRAWS = """
+import random
+import torch
+from torch import nn
+AT_TOP = random.gauss(1.0, 0.5) + float(torch.rand(()))
+class Drawn(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.factor = random.gauss(1.0, 0.5) + AT_TOP
+    def forward(self, x):
+        return x * self.factor
+def build_mixer(d_model, layer_index, n_layers):
+    return Drawn()
+"""
+
+
+def test_a_program_that_draws_random_numbers_is_built_the_same_at_every_call() -> None:
+    factors = []
+    for _ in range(2):
+        specimen = Specimen(*load(DRAWS), tiers.get("sequence", "micro"))
+        factors += [specimen.layer(0).factor, specimen.layer(0).factor]
+    assert len(set(factors)) == 1
+    assert specimen.layer(1).factor != factors[0]

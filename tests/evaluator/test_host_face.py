@@ -13,7 +13,7 @@ from evaluator.verdict import Verdict, failed, passed
 ROOT = Path(__file__).resolve().parents[2]
 HOST_MODULES = (
     "wire", "phases", "trial", "gating", "static_gate", "tasks.registry", "tasks.streams", "tiers", "objective",
-    "catalogue", "errors", "verdict", "scoring", "tracks",
+    "catalogue", "errors", "verdict", "scoring", "tracks", "text", "compiling",
 )  # fmt: skip
 
 

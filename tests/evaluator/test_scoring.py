@@ -10,6 +10,7 @@ from evaluator.tiers import FRACTIONS, get
 from evaluator.trial import TrialRequest, _material, score_trial, trial_phases
 
 REQUEST = TrialRequest("sequence", "micro", "recall", seed=3)
+TIMES = [1.0, 1.0, 1.0, 1.0]
 CLAIMS = {"parameters": 6400, "mixer_parameters": 100, "mlp_hidden": 40, "peak_memory_bytes": 1}
 
 
@@ -18,7 +19,8 @@ def replies_of(final: np.ndarray, request: TrialRequest = REQUEST) -> list[objec
     audit = {
         f"logits_{index}": final[rows, position] for index, (rows, position) in enumerate(_material(request).audited)
     }
-    return [CLAIMS, {"logits": np.stack([final] * len(FRACTIONS))}, audit]
+    everywhere = np.stack([final] * len(FRACTIONS))
+    return [CLAIMS, {"logits": everywhere.copy()}, {"logits": everywhere}, audit]
 
 
 def random_logits(request: TrialRequest = REQUEST) -> np.ndarray:
@@ -59,10 +61,10 @@ def test_huge_logits_do_not_overflow() -> None:
 def test_a_perfect_model_scores_one_and_a_random_one_about_zero() -> None:
     batch = _material(REQUEST).batch
     known = batch.scored[..., None] * np.eye(16, dtype=np.float32)[batch.targets] * 10
-    perfect = score_trial(REQUEST, replies_of(known.astype(np.float32)), [1.0, 1.0, 1.0])
+    perfect = score_trial(REQUEST, replies_of(known.astype(np.float32)), TIMES)
     assert (perfect.status, perfect.score) == ("ok", 1.0)
     assert [point["fraction"] for point in perfect.curve] == list(FRACTIONS)
-    chance = score_trial(REQUEST, replies_of(random_logits()), [2.0, 1.0, 1.0])
+    chance = score_trial(REQUEST, replies_of(random_logits()), [2.0, 1.0, 1.0, 1.0])
     assert chance.score == pytest.approx(0.0, abs=0.1)
     assert chance.metrics["train_tokens_per_s"] == 40 * 16 * 48 / 2.0
 
@@ -72,37 +74,73 @@ def test_a_perfect_model_scores_one_and_a_random_one_about_zero() -> None:
 def test_non_finite_logits_are_a_status_and_never_a_number(where: str, value: float) -> None:
     replies = replies_of(random_logits())
     if where == "logits":
-        replies[1]["logits"][1, 2, 3, 4] = value  # type: ignore[index]
+        replies[2]["logits"][1, 2, 3, 4] = value  # type: ignore[index]
     else:
-        replies[2]["logits_1"][0, 0] = value  # type: ignore[index]
-    result = score_trial(REQUEST, replies, [1.0, 1.0, 1.0])
+        replies[3]["logits_1"][0, 0] = value  # type: ignore[index]
+    result = score_trial(REQUEST, replies, TIMES)
     assert (result.status, result.reason, result.score) == ("invalid", "non_finite", None)
 
 
 def test_other_predictions_from_prefixes_are_refused() -> None:
     replies = replies_of(random_logits())
-    replies[2] = {name: value + np.float32(0.5) * (value > 0) for name, value in replies[2].items()}  # type: ignore[attr-defined]
-    result = score_trial(REQUEST, replies, [1.0, 1.0, 1.0])
+    replies[3] = {name: value + np.float32(0.5) * (value > 0) for name, value in replies[3].items()}  # type: ignore[attr-defined]
+    result = score_trial(REQUEST, replies, TIMES)
     assert (result.status, result.reason, result.score) == ("invalid", "prefix_inconsistent", None)
+
+
+def knowing(task_logits: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The logits, but right at every scored position of `rows`."""
+    batch = _material(REQUEST).batch
+    known = np.eye(task_logits.shape[-1], dtype=np.float32)[batch.targets] * 1e-4
+    return np.where((batch.scored & rows)[..., None], known, task_logits)
+
+
+@pytest.mark.parametrize("checkpoints", [slice(0, 4), slice(0, 3)], ids=["always", "all but the last checkpoint"])
+def test_reading_ahead_is_refused_however_small_its_logits_and_at_every_checkpoint(checkpoints: slice) -> None:
+    """Right wherever the next token is given, so wrong at the cuts, where another token follows."""
+    everyone = np.ones((_material(REQUEST).cuts.size, 1), dtype=bool)
+    replies = replies_of(random_logits() * np.float32(1e-6))
+    replies[2]["logits"][checkpoints] = knowing(random_logits() * np.float32(1e-6), everyone)  # type: ignore[index]
+    result = score_trial(REQUEST, replies, TIMES)
+    assert (result.status, result.reason, result.score) == ("invalid", "future_dependent", None)
+
+
+def test_answering_honestly_where_the_audit_looks_does_not_help() -> None:
+    """Consistent at the remembered cuts, clairvoyant after and before them: too good elsewhere."""
+    material = _material(REQUEST)
+    away = np.arange(material.batch.tokens.shape[1]) != material.cuts[:, None]
+    replies = replies_of(random_logits())
+    replies[2]["logits"][:] = knowing(random_logits(), away)  # type: ignore[index]
+    result = score_trial(REQUEST, replies, TIMES)
+    assert result.metrics["blind_flipped"] == 0.0
+    assert (result.status, result.reason, result.score) == ("invalid", "future_dependent", None)
+
+
+def test_blind_inputs_differ_after_the_cut_only_and_cuts_are_scored() -> None:
+    material = _material(REQUEST)
+    after = np.arange(material.batch.tokens.shape[1]) > material.cuts[:, None]
+    assert (material.blind == material.batch.tokens)[~after].all()
+    assert (material.blind != material.batch.tokens)[after].mean() > 0.5
+    assert material.batch.scored[np.arange(material.cuts.size), material.cuts].all()
 
 
 def test_float_noise_between_prefix_and_whole_is_accepted() -> None:
     replies = replies_of(random_logits())
-    replies[2] = {name: value * np.float32(1 + 1e-5) for name, value in replies[2].items()}  # type: ignore[attr-defined]
-    assert score_trial(REQUEST, replies, [1.0, 1.0, 1.0]).status == "ok"
+    replies[3] = {name: value * np.float32(1 + 1e-5) for name, value in replies[3].items()}  # type: ignore[attr-defined]
+    assert score_trial(REQUEST, replies, TIMES).status == "ok"
 
 
 def test_predicting_random_keys_is_refused() -> None:
     batch = _material(REQUEST).batch
     clairvoyant = (np.eye(16, dtype=np.float32)[batch.targets] * 10).astype(np.float32)
-    result = score_trial(REQUEST, replies_of(clairvoyant), [1.0, 1.0, 1.0])
+    result = score_trial(REQUEST, replies_of(clairvoyant), TIMES)
     assert (result.status, result.reason, result.score) == ("invalid", "predicts_chance", None)
 
 
 @pytest.mark.parametrize("claims", [{}, CLAIMS | {"parameters": "many"}, CLAIMS | {"parameters": True}])
 def test_claims_that_are_no_numbers_break_the_wire(claims: dict[str, object]) -> None:
     with pytest.raises(WireError):
-        score_trial(REQUEST, [claims, *replies_of(random_logits())[1:]], [1.0, 1.0, 1.0])
+        score_trial(REQUEST, [claims, *replies_of(random_logits())[1:]], TIMES)
 
 
 def test_too_few_replies_break_the_wire() -> None:
@@ -113,7 +151,7 @@ def test_too_few_replies_break_the_wire() -> None:
 def test_labels_and_seed_never_enter_the_sandbox() -> None:
     request = TrialRequest("sequence", "micro", "recall", seed=123456789)
     phases = trial_phases("x = 1", request)
-    assert [phase.name for phase in phases] == ["train", "predict", "audit"]
+    assert [phase.name for phase in phases] == ["train", "blind", "predict", "audit"]
     job = phases[0].send[0].payload
     assert b"123456789" not in job
     assert b"evaluation" not in job

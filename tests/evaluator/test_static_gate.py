@@ -1,10 +1,16 @@
 """Static gates: each refusal has its reason and line, and nothing of the program runs."""
 
+import resource
+import sys
+import time
+from pathlib import Path
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluator.errors import UnknownTrack
+from evaluator import compiling
+from evaluator.errors import CompilerUnavailable, UnknownTrack
 from evaluator.static_gate import MAX_PROGRAM_BYTES, STATIC_GATES, static_gates
 
 GOOD = "import torch\n\ndef build_mixer(d_model, layer_index, n_layers):\n    return torch.nn.Identity()\n"
@@ -72,6 +78,45 @@ def test_deep_nesting_is_a_verdict_and_not_a_crash() -> None:
         assert static_gates(source)[-1].gate in STATIC_GATES
 
 
+def nested_finally(depth: int) -> str:
+    levels = (" " * level for level in range(depth))
+    return "".join(f"{level}try: 1\n{level}finally:\n" for level in levels) + " " * depth + "pass\n" + DEF
+
+
+def test_a_program_that_explodes_while_compiling_costs_the_host_nothing() -> None:
+    source = nested_finally(19)
+    assert len(source) < 1024
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    verdict = static_gates(source)[-1]
+    assert (verdict.gate, verdict.reason, verdict.line) == ("syntax", "does_not_compile", None)
+    assert "too much memory or time" in verdict.message
+    assert time.monotonic() - began < 15
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # KiB
+    assert static_gates(nested_finally(4))[-1].passed
+
+
+def test_compiling_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(
+        compiling, "_CHILD", compiling._CHILD.replace("    compile(", "    while True: pass\n    compile(")
+    )
+    assert "too much memory or time" in static_gates(GOOD)[-1].message
+
+
+def test_an_interpreter_that_does_not_start_is_not_the_program_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    for executable in ("/no/such/python", "/bin/false"):
+        monkeypatch.setattr(sys, "executable", executable)
+        with pytest.raises(CompilerUnavailable):
+            static_gates(GOOD)
+
+
+def test_compiling_leaves_the_environment_and_the_folder_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.joinpath("resource.py").write_text("raise SystemExit(1)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert static_gates(GOOD)[-1].passed
+
+
 def test_a_campaign_may_widen_the_imports() -> None:
     source = DEF + "import numpy\n"
     assert not static_gates(source)[-1].passed
@@ -87,6 +132,7 @@ def test_an_unknown_track_is_an_error() -> None:
         static_gates(GOOD, track="audio")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=80) | st.binary(max_size=80))
 def test_any_text_gets_verdicts(source: str | bytes) -> None:
     verdicts = static_gates(source)

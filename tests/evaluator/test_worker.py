@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from evaluator.gating import gate_phases, read_gate_reply
@@ -72,12 +73,28 @@ def test_two_runs_of_a_trial_agree_to_the_last_bit(play: Callable) -> None:
     }
 
 
+def test_a_program_that_draws_random_numbers_is_the_same_program_in_every_phase(play: Callable) -> None:
+    source = "import random\nAT_TOP = random.gauss(1.0, 0.3)\n" + HONEST.replace(
+        "self.out =", "self.factor = random.gauss(AT_TOP, 0.3)\n        self.out ="
+    ).replace(
+        "self.out(y.transpose(1, 2))", "self.out(y.transpose(1, 2)) * self.factor * AT_TOP"
+    )  # the factors are no parameters: nothing but the seed brings them back
+    assert source.count("AT_TOP") == 3
+    assert source.count("self.factor") == 2
+    played = [play(trial_phases(source, REQUEST)) for _ in range(2)]
+    results = [score_trial(REQUEST, one.replies, one.walls) for one in played]
+    assert [result.status for result in results] == ["ok", "ok"]
+    assert results[0].curve == results[1].curve
+    for first, second in zip(played[0].replies[1:], played[1].replies[1:], strict=True):
+        assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
 def test_a_leak_that_the_gates_cannot_see_fails_the_audit(play: Callable) -> None:
     gates = play(gate_phases(LEAK_IN_BIG_BATCHES, track="sequence", tier="micro"))
     assert read_gate_reply(gates.replies[0]).accepted
     request = TrialRequest("sequence", "micro", "recall", seed=0)
     result = trial(play, LEAK_IN_BIG_BATCHES, request)
-    assert (result.status, result.reason, result.score) == ("invalid", "prefix_inconsistent", None)
+    assert (result.status, result.reason, result.score) == ("invalid", "future_dependent", None)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +121,7 @@ def test_what_a_program_does_wrong_becomes_a_failed_frame(
 def test_a_failure_in_evaluation_names_its_phase(play: Callable) -> None:
     source = CONVOLUTION.replace("EXTRA", " + (0 if self.training else None)")
     played = play(trial_phases(source, REQUEST))
-    assert played.failed["phase"] == "predict"
+    assert played.failed["phase"] == "blind"
     assert "line 14 of the program" in played.failed["message"]
 
 

@@ -34,13 +34,25 @@ class Cli:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("MOVE37_", "OPENAI_"))}
         return {**kept, "MOVE37_RUNS": str(self.runs), "COLUMNS": "140"}
 
+    @property
+    def outside(self) -> Path:
+        """Where no `.env` of a developer lies that could reach a test."""
+        self.runs.parent.mkdir(parents=True, exist_ok=True)
+        return self.runs.parent
+
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "move37", *arguments]
 
-    def __call__(self, *arguments: str, expect: int = 0, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *arguments: str, expect: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         environment = self.environment | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run(
-            self.command(*arguments), cwd=cwd, env=environment, capture_output=True, text=True, timeout=280, check=False
+            self.command(*arguments),
+            cwd=cwd or self.outside,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
         )
         assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
@@ -51,8 +63,8 @@ class Cli:
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             self.command(*arguments),
-            cwd=ROOT,
-            env=self.environment,
+            cwd=self.outside,
+            env=self.environment | {"PYTHONPATH": str(ROOT)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -142,9 +154,8 @@ def play(scripted: ScriptedServer, tiny_config: Callable[..., CampaignConfig], t
         workspace = Workspace(tmp_path / f"runs-{len(stores)}", f"sqlite:///{tmp_path}/store-{len(stores)}.db")
         store = workspace.open(create=True)
         stores.append(store)
-        campaign = launch.start(store, config)
         launched = launch.execute(
-            workspace, store, campaign, config, notify=lambda kind, payload: None, announce=lambda notice: None
+            workspace, store, config, notify=lambda kind, payload: None, announce=lambda notice: None
         )
         return store, "tiny-0001", launched
 

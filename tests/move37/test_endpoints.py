@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from evaluator import catalogue, tiers
 from move37 import launch
 from move37.errors import ConfigError
+from move37.replaying import replay_campaign
 from move37.workspace import Workspace
 from tests.move37.conftest import ROOT, TINY, Cli, Play, results
 from tests.move37.scripted import ScriptedServer, fenced, free_port, wait_for
@@ -73,6 +74,7 @@ def test_a_missing_key_for_a_remote_model_is_told_before_anything_starts(cli: Cl
 
 
 GOOD = catalogue.source("softmax_attention")
+RETENTION = catalogue.source("retention")
 NOT_CAUSAL = GOOD.replace("is_causal=True", "is_causal=False")
 HEADER = "import torch\nfrom torch import nn\n\n\n"
 HANGS = HEADER + (
@@ -126,6 +128,23 @@ def test_a_repetition_is_told_with_its_score_and_never_trained_twice(play: Play,
     second = [x for x in store.exchanges(experiment) if x.role == "researcher"][1]
     assert "exp-0000" in second.request["messages"][-1]["content"]
     assert store.trials(experiment) == []
+
+
+def test_repeating_what_is_in_flight_says_nothing_that_timing_decides(play: Play) -> None:
+    store, _, launched = play(fenced(GOOD), fenced(GOOD), fenced(RETENTION), experiments=3, parallel=2)
+    second = store.experiment("tiny-0002")
+    assert [a.outcome for a in store.attempts(second.id)] == ["duplicate", "accepted"]
+    asked = [x for x in store.exchanges(second.id) if x.role == "researcher"][1].request["messages"][-1]["content"]
+    assert "in flight" in asked
+    replayed = replay_campaign(store, launched.campaign)
+    assert replayed.identical, replayed.differences
+
+
+def test_repeating_a_refused_program_is_not_told_what_its_repair_scored(play: Play) -> None:
+    store, _, _ = play(*map(fenced, (NOT_CAUSAL, GOOD, NOT_CAUSAL, RETENTION)), experiments=3)
+    assert [a.outcome for a in store.attempts("tiny-0001")] == ["gate_failed", "accepted"]
+    second = [x for x in store.exchanges("tiny-0002") if x.role == "researcher"][1]
+    assert "refused by a gate (not_causal)" in second.request["messages"][-1]["content"]
 
 
 def test_a_reply_without_a_program_gets_one_corrective_round_then_fails(play: Play, scripted: ScriptedServer) -> None:
@@ -184,11 +203,11 @@ def test_a_token_budget_stops_the_campaign_and_resume_continues_it(play: Play, t
     config = launch.extended(store, launched.campaign, {"tokens": 10_000_000, "experiments": 2})
     workspace = Workspace(tmp_path / "runs-0", "")
     again = launch.execute(
-        workspace, store, launched.campaign, config, notify=lambda k, p: None, announce=lambda n: None
+        workspace, store, config, launched.campaign, notify=lambda k, p: None, announce=lambda n: None
     )
     assert again.ending.state == "finished"
     assert store.spent(launched.campaign.id).tokens > spent
-    with pytest.raises(ConfigError, match="more than that"):
+    with pytest.raises(ConfigError, match="at least as many"):
         launch.extended(store, launched.campaign, {"experiments": 1})
 
 
@@ -208,3 +227,11 @@ def _shorten_gates(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 
     micro = dataclasses.replace(tiers.get("sequence", "micro"), gates_timeout_s=seconds)
     monkeypatch.setattr(tiers, "_TIERS", {"sequence": {**tiers._TIERS["sequence"], "micro": micro}})
+
+
+def test_a_launch_that_cannot_work_leaves_no_record(served: str, cli: Cli) -> None:
+    remote = (*TINY, "--experiments", "3", "--name", "again", "--base-url", served)
+    cli("run", *remote, expect=2)
+    assert cli.json("status") == []
+    cli("run", *remote, "--accept-unsafe")
+    assert cli.json("status")[0]["state"] == "finished"

@@ -107,3 +107,32 @@ def test_the_same_campaign_in_containers_gives_the_same_results(finished: Cli, t
     assert levels == {"docker"}
     ours.close()
     theirs.close()
+
+
+def test_an_unreadable_dot_env_is_a_usage_error_and_a_finding_of_doctor(cli: Cli) -> None:
+    (cli.outside / ".env").write_bytes(b"\xff\xfe\x00broken")
+    assert ".env cannot be read" in cli("run", *TINY, expect=2).stderr
+    checks = {check["name"]: check for check in cli.json("doctor")}
+    assert checks["language model"]["status"] == "warning"
+
+
+@pytest.mark.campaign
+def test_damaged_checkpoints_are_thrown_away_for_the_store_is_the_truth(cli: Cli) -> None:
+    assert "budget" in cli("run", *TINY, "--experiments", "4", "--name", "c", "--budget-tokens", "1", expect=3).stderr
+    (checkpoints,) = (cli.runs / "checkpoints").glob("*.db")
+    for suffix in ("-wal", "-shm"):
+        checkpoints.with_name(checkpoints.name + suffix).unlink(missing_ok=True)
+    checkpoints.write_text("damaged")
+    cli("resume", "c", "--budget-tokens", "10000000")
+    assert cli.json("status")[0]["state"] == "finished"
+
+
+def test_the_environment_names_a_model_only_where_nobody_else_does(tmp_path: Path) -> None:
+    from move37.config import load
+
+    outside = {"model.name": "elsewhere", "model.base_url": "http://127.0.0.1:9/v1"}
+    assert load(None, {}, defaults=outside).model.name == "elsewhere"
+    assert load(None, {"model.name": "move37-grammar"}, defaults=outside).model.embedded
+    file = tmp_path / "c.toml"
+    file.write_text('[model]\nname = "mine"\n')
+    assert load(file, {}, defaults=outside).model.base_url is None

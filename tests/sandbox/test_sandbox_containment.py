@@ -235,6 +235,12 @@ async def test_memory_is_limited(sandbox):
         assert "MemoryError" in outcome.log
 
 
+async def test_the_kernel_ends_a_worker_before_the_orchestrator_when_memory_runs_out(sandbox):
+    outcome = await light(sandbox).run(job("found['adjusted'] = int(open('/proc/self/oom_score_adj').read())"))
+    assert outcome.completed, outcome
+    assert outcome.replies[0]["found"]["adjusted"] == 1000
+
+
 async def test_a_flood_of_prints_is_bounded_and_harms_nobody(sandbox):
     chunks = 1024 if sandbox.level != "docker" else 128
     program = (

@@ -147,6 +147,13 @@ async def test_the_worker_s_own_report_of_a_failure_is_passed_on():
     assert "Traceback" in outcome.log
 
 
+@pytest.mark.parametrize(("line", "kept"), [(65536, 65536), (65537, None), (0, None), (-3, None), (True, None)])
+async def test_a_line_that_no_program_has_is_dropped(line, kept):
+    failed = {"type": "failed", "phase": "train", "reason": "diverged", "message": "no", "line": line}
+    outcome = await play(Scripted(message(HELLO), [message(failed)], Ending(1)))
+    assert (outcome.reason, outcome.line) == ("diverged", kept)
+
+
 async def test_a_failure_that_was_told_before_the_pipe_broke_is_still_heard():
     failed = {"type": "failed", "phase": "train", "reason": "out_of_memory", "message": "no", "line": None}
 
