@@ -214,3 +214,10 @@ def _seconds(program: str) -> float:
     begin = time.thread_time()
     l0(program)
     return time.thread_time() - begin
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("piece", ['"\\', 'f"\\', "'''\\", "'"])
+def test_unclosed_quotes_cost_no_more_than_the_length_of_the_text(piece: str) -> None:
+    """A pattern that starts over at every quote needs 18 s for this."""
+    assert l0(piece * (64_000 // len(piece)) + "\n").startswith((EXACT_PREFIX, TEXT_PREFIX))

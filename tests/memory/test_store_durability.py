@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sqlalchemy import create_engine, text
@@ -154,3 +155,15 @@ def test_killed_writer_loses_nothing_it_had_committed(shared_url: str) -> None:
             assert connection.execute(text("PRAGMA integrity_check")).scalar() == "ok"
             assert connection.execute(text("PRAGMA foreign_key_check")).all() == []
         engine.dispose()
+
+
+def test_writers_take_turns_so_that_no_read_and_write_overtakes_another(shared_url: str) -> None:
+    store = open_store(shared_url)
+    campaign = store.create_campaign(
+        "busy", config={}, config_hash="", objective={}, objective_hash="", seed=0, arms=["starters"]
+    )
+    notices = [f"notice {number}" for number in range(40)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda n: store.set_campaign_state(campaign.id, "running", announcement=n), notices))
+    assert sorted(store.campaign(campaign.id).announcements) == sorted(notices)
+    store.close()
