@@ -1,6 +1,7 @@
 """What the terminal shows: tables and trees with rich. Everything that a model wrote is escaped."""
 
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,9 @@ STYLES = {"completed": "green", "rejected": "red", "duplicate": "bright_black", 
 
 
 def console() -> Console:
-    """Standard output."""
-    return Console(file=sys.stdout, highlight=False)
+    """Standard output; a pipe gets a width that tables fit in."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 110
+    return Console(file=sys.stdout, highlight=False, width=width)
 
 
 def print_lineage(data: dict[str, Any]) -> None:
@@ -88,26 +90,34 @@ def print_best(store: "Store", campaign: "Campaign") -> None:
 
 
 def _gains(store: "Store", best: "Experiment", starters: Sequence["Experiment"]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="score per task (mean; per seed)", title_justify="left")
+    """A row per task, a column per program: the mean and, in brackets, the value of every seed."""
     programs = [*(s for s in starters if s is not best), best]
-    for heading in ("program", *_tasks(store, best), "score", "gain of the best"):
-        table.add_column(heading, overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("score (per seed)")
     for experiment in programs:
-        values: dict[str, list[float]] = {}
-        for trial in store.trials(experiment.id):
-            if trial.score is not None:
-                values.setdefault(trial.task, []).append(trial.score)
-        gain = "" if experiment is best else f"{(best.score or 0.0) - (experiment.score or 0.0):+.3f}"
-        cells = [
-            f"{sum(v) / len(v):.3f} ({', '.join(f'{x:.3f}' for x in v)})"
-            for v in (values[t] for t in _tasks(store, best))
-        ]
-        table.add_row(escape(plain(experiment.name or experiment.id)), *cells, score(experiment.score), gain)
+        heading = "best: " if experiment is best else ""
+        table.add_column(f"{heading}{escape(plain(experiment.name or experiment.id))}", max_width=28)
+    scores = [_per_task(store, experiment) for experiment in programs]
+    for task in scores[-1]:
+        table.add_row(task, *(_cell(values.get(task, [])) for values in scores))
+    table.add_row("all tasks", *(score(experiment.score) for experiment in programs), style="bold")
+    gains = [(best.score or 0.0) - (experiment.score or 0.0) for experiment in programs[:-1]]
+    table.add_row("gain of the best", *(f"{gain:+.3f}" for gain in gains), "")
     return table
 
 
-def _tasks(store: "Store", experiment: "Experiment") -> list[str]:
-    return list(dict.fromkeys(t.task for t in store.trials(experiment.id)))
+def _per_task(store: "Store", experiment: "Experiment") -> dict[str, list[float]]:
+    values: dict[str, list[float]] = {}
+    for trial in sorted(store.trials(experiment.id), key=lambda t: (t.task, t.seed)):
+        if trial.score is not None:
+            values.setdefault(trial.task, []).append(trial.score)
+    return values
+
+
+def _cell(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    return f"{sum(values) / len(values):.3f} ({', '.join(f'{value:.3f}' for value in values)})"
 
 
 def print_checks(checks: Sequence["Check"]) -> None:
