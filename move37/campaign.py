@@ -95,8 +95,8 @@ async def _until_stopped(
     waiting = set(tasks.values())
     while waiting:
         finished, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for task in finished:
-            if not task.cancelled():
+        for task in tasks.values():  # in index order, so that of two errors the same one is told every time
+            if task in finished and not task.cancelled():
                 task.result()
         if stopping:
             for index, task in tasks.items():
