@@ -1,9 +1,17 @@
-"""Tiers: how much compute a trial gets. Everything that fixes a trial but its program, task and seed is here.
+"""Tiers: how much compute a trial gets. With the tasks' plans, everything that fixes a trial but its program and seed.
 
-Sizes and step counts of `smoke` and `standard`, and the recipe (AdamW, learning rate 1e-2, betas .9/.98, weight decay
-.01, 10 % warm-up, cosine to 5 %, clip 1.0, fresh data every step, float32), are those with which ten known mixers
-ranked as in the literature (Spearman .93 over five tasks). Tokens are fixed, never seconds: under contention, time
+Which tasks a tier offers, at which size and for how many steps, stands in the tasks' files (`Task.plans`). Here is what
+they share: the model's size, the batch, the recipe, the time limits.
+
+The recipe of micro, smoke and standard (AdamW, learning rate 1e-2, betas .9/.98, weight decay .01, 10 % warm-up, cosine
+to 5 %, clip 1.0, fresh data every step, float32) is the one with which ten known mixers ranked as in the literature
+(Spearman .93 over five tasks, at the sizes and steps of smoke). Tokens are fixed, never seconds: under contention, time
 budgets moved step counts by 20 %.
+
+Tier full needs an accelerator and has never been run: its sizes are a proposal, its recipe one usual for small language
+models (betas .9/.95, weight decay .1, bfloat16). Width 128, two layers, batch 128 and a rate of 1e-3, the upper end of
+their sweep, are those of the synthetic tasks' authors. Source: the published settings of Poli et al. 2024 (arXiv
+2403.17844).
 
 Parameters: `body_parameters` is the budget for everything but the embedding, which the tied head shares and whose size
 is the task's vocabulary. It is what softmax attention with a SwiGLU of width 8/3 d takes:
@@ -13,28 +21,19 @@ n (4 d² + 3 d ⌊8d/3⌋ + 2d) + d.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from evaluator.errors import UnknownTask, UnknownTier, UnknownTrack
 from evaluator.tasks import registry
-from evaluator.tasks.mqar import MultiQueryRecall
-from evaluator.tasks.task import Task
+from evaluator.tasks.task import Plan, Task
 
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 BUDGET_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
-class TaskPlan:
-    """A task at this tier's size, and how many training steps it gets."""
-
-    task: Task
-    steps: int
-
-
-@dataclass(frozen=True)
 class Recipe:
-    """The frozen training recipe."""
+    """The frozen training recipe. `precision` bfloat16 means autocast on an accelerator, and nothing on a CPU."""
 
     learning_rate: float = 1e-2
     beta1: float = 0.9
@@ -45,11 +44,16 @@ class Recipe:
     floor: float = 0.05
     clip: float = 1.0
     diverged_above: float = 100.0
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 @dataclass(frozen=True)
 class Tier:
-    """One tier of one track. The timeouts are host-clock limits per phase, an order of magnitude above the usual."""
+    """One tier of one track. The timeouts are host-clock limits per phase, an order of magnitude above the usual.
+
+    A task may change batch, model size, evaluation size and learning rate: `for_task` is the tier with those in place.
+    Tasks are asked for by NAME or NAME:AXIS=VALUE (`evaluator.tasks.registry`).
+    """
 
     name: str
     track: str
@@ -57,17 +61,27 @@ class Tier:
     d_model: int
     n_layers: int
     batch: int
-    plans: Mapping[str, TaskPlan]
     evaluation_sequences: int
     train_timeout_s: float
     predict_timeout_s: float
     gates_timeout_s: float
     minimal_mlp: int
     recipe: Recipe = Recipe()
+    accelerator: bool = False
+
+    @property
+    def plans(self) -> Mapping[str, Plan]:
+        """What the tier offers, by task name. Tasks of installed packages are among them."""
+        return registry.plans(self.track, self.name)
 
     @property
     def tasks(self) -> tuple[str, ...]:
         return tuple(self.plans)
+
+    @property
+    def ranking_tasks(self) -> tuple[str, ...]:
+        """Those whose scores a search may select on."""
+        return tuple(name for name, plan in self.plans.items() if plan.ranks)
 
     @property
     def body_parameters(self) -> int:
@@ -76,25 +90,48 @@ class Tier:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """The distinct sequence lengths of the tier's tasks: what the gates must probe."""
-        return tuple(sorted({plan.task.length for plan in self.plans.values()}))
+        """The distinct sequence lengths of the tier's ranking tasks: what the gates must probe."""
+        return tuple(sorted({plan.task.length for plan in self.plans.values() if plan.ranks}))
 
-    def plan(self, task: str) -> TaskPlan:
-        """Raises: UnknownTask: the tier has no such task."""
-        if task not in self.plans:
-            raise UnknownTask(task, self.plans, of=f"tier {self.name!r}")
-        return self.plans[task]
+    def plan(self, spec: str) -> Plan:
+        """The plan of a task at this tier, resized as `spec` says.
 
-    def task(self, name: str) -> Task:
-        return self.plan(name).task
+        Raises:
+            UnknownTask: the tier has no such task.
+            UnknownAxis, ImpossibleSize, TaskSpecMalformed: the sizes in `spec` are none of the task's.
+        """
+        bare, plans = spec.partition(":")[0], self.plans
+        if bare not in plans:
+            raise UnknownTask(bare, plans, of=f"tier {self.name!r}")
+        name, sizes = registry.parse(spec)
+        plan = plans[name]
+        return replace(plan, task=plan.task.resized(sizes)) if sizes else plan
 
-    def budget(self, task: str) -> int:
-        """Total parameters of every model trained on `task`, within `BUDGET_TOLERANCE`."""
-        return self.body_parameters + self.task(task).vocabulary * self.d_model
+    def task(self, spec: str) -> Task:
+        """Raises: as `plan`."""
+        return self.plan(spec).task
 
-    def checkpoints(self, task: str) -> tuple[int, ...]:
+    def for_task(self, spec: str) -> "Tier":
+        """The tier as it trains one task: what the task's plan overrides is in place. Raises: as `plan`."""
+        plan = self.plan(spec)
+        rate = self.recipe.learning_rate if plan.learning_rate is None else plan.learning_rate
+        return replace(
+            self,
+            batch=_first(plan.batch, self.batch),
+            d_model=_first(plan.d_model, self.d_model),
+            n_layers=_first(plan.n_layers, self.n_layers),
+            evaluation_sequences=_first(plan.evaluation_sequences, self.evaluation_sequences),
+            recipe=replace(self.recipe, learning_rate=rate),
+        )
+
+    def budget(self, spec: str) -> int:
+        """Total parameters of every model trained on the task, within `BUDGET_TOLERANCE`."""
+        tier = self.for_task(spec)
+        return tier.body_parameters + tier.task(spec).vocabulary * tier.d_model
+
+    def checkpoints(self, spec: str) -> tuple[int, ...]:
         """The steps after which parameters are kept: 10, 25, 50 and 100 % of the budget."""
-        steps = self.plan(task).steps
+        steps = self.plan(spec).steps
         return tuple(max(1, round(fraction * steps)) for fraction in FRACTIONS)
 
     def describe(self) -> dict[str, Any]:
@@ -112,10 +149,8 @@ class Tier:
         }
 
 
-def _plans(steps: Mapping[str, int], **resized: Task) -> Mapping[str, TaskPlan]:
-    return MappingProxyType(
-        {name: TaskPlan(resized.get(name, registry.get(name)), count) for name, count in steps.items()}
-    )
+def _first(override: int | None, usual: int) -> int:
+    return usual if override is None else override
 
 
 _SMOKE = Tier(
@@ -125,7 +160,6 @@ _SMOKE = Tier(
     d_model=32,
     n_layers=2,
     batch=32,
-    plans=_plans({"recall": 250, "mqar": 300, "selective_copying": 250, "noisy_recall": 250, "memorisation": 150}),
     evaluation_sequences=256,
     train_timeout_s=240.0,
     predict_timeout_s=60.0,
@@ -136,9 +170,6 @@ _STANDARD = replace(
     _SMOKE,
     name="standard",
     description="CPU minutes per trial: 800 steps, larger multi-query recall; gated models get the steps they need.",
-    plans=_plans(
-        dict.fromkeys(registry.names("sequence"), 800), mqar=MultiQueryRecall(vocabulary=64, length=48, pairs=8)
-    ),
     train_timeout_s=900.0,
 )
 _MICRO = replace(
@@ -148,13 +179,29 @@ _MICRO = replace(
     d_model=16,
     n_layers=2,
     batch=16,
-    plans=_plans(dict.fromkeys(registry.names("sequence"), 40)),
     evaluation_sequences=64,
     train_timeout_s=60.0,
     predict_timeout_s=30.0,
     minimal_mlp=8,
 )
-_TIERS = MappingProxyType({"sequence": MappingProxyType({tier.name: tier for tier in (_MICRO, _SMOKE, _STANDARD)})})
+_FULL = replace(
+    _SMOKE,
+    name="full",
+    description="For a GPU, never run yet: longer synthetic tasks at width 128, language models of 20 M parameters.",
+    d_model=128,
+    n_layers=2,
+    batch=128,
+    evaluation_sequences=1024,
+    train_timeout_s=6 * 3600.0,
+    predict_timeout_s=600.0,
+    gates_timeout_s=900.0,
+    minimal_mlp=64,
+    recipe=Recipe(learning_rate=1e-3, beta2=0.95, weight_decay=0.1, precision="bfloat16"),
+    accelerator=True,
+)
+_TIERS = MappingProxyType(
+    {"sequence": MappingProxyType({tier.name: tier for tier in (_MICRO, _SMOKE, _STANDARD, _FULL)})}
+)
 
 
 def names(track: str) -> tuple[str, ...]:

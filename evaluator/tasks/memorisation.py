@@ -6,12 +6,13 @@ of its own (role "table" of the trial's seed), so every program of a seed learns
 evaluation data still come from the evaluation stream only.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from evaluator.tasks.task import Batch, IntArray, Task
+from evaluator.tasks.task import Batch, IntArray, Plan, Task
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,18 @@ class Memorisation(Task):
         "changes during a trial. It needs one step of token mixing and room in the parameters."
     )
 
+    order: ClassVar[int] = 4
+    axes: ClassVar[Mapping[str, str]] = {
+        "vocabulary": "room that the table takes in the parameters: 5 to 65536, (V - 1) // 2 keys",
+        "length": "twice the keys asked for in a sequence: even, from 4",
+    }
+
     vocabulary: int = 128
     length: int = 32
+
+    def check(self) -> None:
+        self.require("vocabulary", self.vocabulary >= 5, self.axes["vocabulary"])
+        self.require("length", self.length >= 4 and self.length % 2 == 0, self.axes["length"])
 
     @property
     def keys(self) -> int:
@@ -50,3 +61,12 @@ class Memorisation(Task):
         targets[:, 1::2] = table[keys]
         asked = np.broadcast_to(np.arange(self.length) % 2 == 1, tokens.shape).copy()
         return Batch(tokens, targets, trained=asked, scored=asked, unpredictable=np.zeros_like(asked))
+
+    @classmethod
+    def plans(cls) -> Mapping[str, Plan]:
+        return {
+            "micro": Plan(cls(), steps=40),
+            "smoke": Plan(cls(), steps=150),
+            "standard": Plan(cls(), steps=800),
+            "full": Plan(cls(vocabulary=512), steps=2000),
+        }

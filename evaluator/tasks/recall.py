@@ -2,23 +2,25 @@
 
 Source: Poli et al. 2024, "Mechanistic Design and Scaling of Hybrid Architectures" (arXiv 2403.17844), tasks in-context
 recall and noisy in-context recall. As there, the training target is the whole next-token language model, while accuracy
-counts only values whose key was seen before. Sizes and step counts are in `evaluator.tiers`.
+counts only values whose key was seen before.
 Different: vectorised, fresh data every step, and all randomness comes from the generator passed in.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from evaluator.tasks.task import Batch, BoolArray, IntArray, Task, seen_before
+from evaluator.tasks import sampling
+from evaluator.tasks.task import Batch, BoolArray, IntArray, Plan, Task
 
 
 def _next_token_batch(sequence: IntArray, is_value: BoolArray, is_key: BoolArray) -> Batch:
     """From (B, L+1) tokens: inputs, their successors, and which successors are recallable or pure chance."""
     tokens, targets = sequence[:, :-1], sequence[:, 1:]
     # The key of a value is the token before it, hence "known" is read at the input position.
-    known = seen_before(sequence)[:, :-1]
+    known = sampling.repeats(sequence)[:, :-1]
     return Batch(
         tokens=np.ascontiguousarray(tokens),
         targets=np.ascontiguousarray(targets),
@@ -39,8 +41,18 @@ class InContextRecall(Task):
         "next token; it is scored on the values of keys that appeared earlier in the same sequence."
     )
 
+    order: ClassVar[int] = 0
+    axes: ClassVar[Mapping[str, str]] = {
+        "vocabulary": "half of it are keys, half values: even, 4 to 65536",
+        "length": "from 3, and so long that keys repeat",
+    }
+
     vocabulary: int = 16
     length: int = 48
+
+    def check(self) -> None:
+        self.require("vocabulary", self.vocabulary >= 4 and self.vocabulary % 2 == 0, self.axes["vocabulary"])
+        self.require_questions(self.vocabulary / 2, (self.length + 1) / 2, 1.0, "a smaller vocabulary than this")
 
     @property
     def chance(self) -> float:
@@ -62,6 +74,15 @@ class InContextRecall(Task):
         is_key = np.broadcast_to(np.arange(self.length + 1) % 2 == 0, sequence.shape)
         return _next_token_batch(sequence, ~is_key, is_key)
 
+    @classmethod
+    def plans(cls) -> Mapping[str, Plan]:
+        return {
+            "micro": Plan(cls(), steps=40),
+            "smoke": Plan(cls(), steps=250),
+            "standard": Plan(cls(), steps=800),
+            "full": Plan(cls(vocabulary=32, length=128), steps=4000),
+        }
+
 
 @dataclass(frozen=True)
 class NoisyRecall(Task):
@@ -78,9 +99,22 @@ class NoisyRecall(Task):
         "The model must ignore them; it is scored on the values of keys that appeared earlier in the sequence."
     )
 
+    order: ClassVar[int] = 3
+    axes: ClassVar[Mapping[str, str]] = {
+        "vocabulary": "a quarter of it keys, a quarter values, half noise: a multiple of 4, 8 to 65536",
+        "length": "from 3, and so long that keys repeat",
+        "noise": "expected fraction of tokens that are noise: 0 to 0.9",
+    }
+
     vocabulary: int = 32
     length: int = 48
     noise: float = 0.2
+
+    def check(self) -> None:
+        self.require("vocabulary", self.vocabulary >= 8 and self.vocabulary % 4 == 0, self.axes["vocabulary"])
+        self.require("noise", 0.0 <= self.noise <= 0.9, self.axes["noise"])
+        pairs = (1.0 - self.noise) * (self.length + 1) / 2
+        self.require_questions(self.vocabulary / 4, pairs, 1.0, "a smaller vocabulary, less noise")
 
     @property
     def chance(self) -> float:
@@ -92,18 +126,31 @@ class NoisyRecall(Task):
         noisy = rng.random((size, width)) < 2 * self.noise / (1 + self.noise)
         values_of = rng.integers(quarter, half, size=(size, quarter))
         keys = rng.integers(0, quarter, size=(size, width))
-        heads = np.where(noisy, rng.integers(half, 2 * half, size=(size, width)), keys)
-        values = np.take_along_axis(values_of, keys, axis=1)
-        # Event e begins where the events before it end; what falls behind the sequence lands in a spare column.
-        ends = np.cumsum(np.where(noisy, 1, 2), axis=1)
-        starts = np.minimum(ends - np.where(noisy, 1, 2), width)
-        tails = np.where(noisy, width, np.minimum(starts + 1, width))
-        sequence = np.zeros((size, width + 1), dtype=np.int64)
-        np.put_along_axis(sequence, starts, heads, axis=1)
-        np.put_along_axis(sequence, tails, values, axis=1)
-        sequence = sequence[:, :width]
-        return _next_token_batch(
-            sequence,
-            is_value=(sequence >= quarter) & (sequence < half),
-            is_key=np.zeros(sequence.shape, dtype=np.bool_),
-        )
+        noise = rng.integers(half, 2 * half, size=(size, width))
+        is_value = _follows_a_key(noisy)
+        values = np.take_along_axis(values_of, np.roll(keys, 1, axis=1), axis=1)  # of the key before
+        sequence = np.where(is_value, values, np.where(noisy, noise, keys))
+        return _next_token_batch(sequence, is_value, is_key=np.zeros(sequence.shape, dtype=np.bool_))
+
+    @classmethod
+    def plans(cls) -> Mapping[str, Plan]:
+        return {
+            "micro": Plan(cls(), steps=40),
+            "smoke": Plan(cls(), steps=250),
+            "standard": Plan(cls(), steps=800),
+            "full": Plan(cls(length=128), steps=4000),
+        }
+
+
+def _follows_a_key(noisy: BoolArray) -> BoolArray:
+    """(B, L) -> (B, L): where values stand, if every position that does not hold one is noise or a key as drawn.
+
+    A value follows each key, so v[t] = not (v[t-1] or noisy[t-1]). After the last noisy draw before t, whatever stands
+    there, v is false once and then alternates: it is true at odd distances.
+    """
+    positions = np.arange(noisy.shape[1], dtype=np.int32)
+    last = np.maximum.accumulate(np.where(noisy, positions, np.int32(-1)), axis=1)
+    values = np.zeros_like(noisy)
+    last ^= positions + 1  # the lowest bit: whether the distance from the next position is odd
+    values[:, 1:] = (last[:, :-1] & 1) == 0
+    return values

@@ -11,20 +11,22 @@ from evaluator.errors import UnknownTask, UnknownTrack
 from evaluator.tasks import registry, streams
 from evaluator.tasks.mqar import MultiQueryRecall
 from evaluator.tasks.recall import InContextRecall, NoisyRecall
+from evaluator.tasks.sampling import distinct, repeats, smallest
 from evaluator.tasks.selective_copying import SelectiveCopying
-from evaluator.tasks.task import Batch, Task, seen_before
+from evaluator.tasks.task import Batch, Task
 
 seeds = st.integers(0, 2**32 - 1)
 few = settings(max_examples=25, deadline=None)
+SELF_CONTAINED = tuple(name for name in registry.names("sequence") if name != "token_lm")  # that one needs an extra
 
 
 def draw(task: Task, seed: int, size: int = 8) -> tuple[Batch, np.ndarray]:
     rng = np.random.default_rng(seed)
-    table = task.table(rng)
+    table = task.table(rng) if task.corpus_name is None else task.corpus("train")
     return task.batch(rng, size, table), table
 
 
-@pytest.mark.parametrize("name", registry.names("sequence"))
+@pytest.mark.parametrize("name", SELF_CONTAINED)
 @few
 @given(seed=seeds)
 def test_batches_are_well_formed_and_fixed_by_the_seed(name: str, seed: int) -> None:
@@ -47,13 +49,13 @@ def test_batches_are_well_formed_and_fixed_by_the_seed(name: str, seed: int) -> 
 @given(seed=seeds)
 def test_the_global_generator_is_never_touched(seed: int) -> None:
     before = np.random.get_state()[1].copy()
-    for name in registry.names("sequence"):
+    for name in SELF_CONTAINED:
         draw(registry.get(name), seed)
     np.testing.assert_array_equal(before, np.random.get_state()[1])
 
 
 @few
-@given(seed=seeds, vocabulary=st.sampled_from([4, 16, 32]), length=st.integers(3, 50))
+@given(seed=seeds, vocabulary=st.sampled_from([4, 16, 32]), length=st.integers(7, 50))
 def test_recall_labels_are_what_a_reader_with_a_dictionary_expects(seed: int, vocabulary: int, length: int) -> None:
     batch, _ = draw(InContextRecall(vocabulary=vocabulary, length=length), seed)
     for row in range(8):
@@ -71,7 +73,7 @@ def test_recall_labels_are_what_a_reader_with_a_dictionary_expects(seed: int, vo
 
 
 @few
-@given(seed=seeds, noise=st.sampled_from([0.0, 0.2, 0.6]), length=st.integers(3, 50))
+@given(seed=seeds, noise=st.sampled_from([0.0, 0.2, 0.6]), length=st.integers(13, 50))
 def test_noisy_recall_is_recall_once_the_noise_is_dropped(seed: int, noise: float, length: int) -> None:
     task = NoisyRecall(vocabulary=32, length=length, noise=noise)
     batch, _ = draw(task, seed)
@@ -112,6 +114,45 @@ def test_mqar_answers_are_those_of_the_pairs_at_the_start(seed: int, sizes: tupl
         assert all(targets[position] == pairing[tokens[position]] for position in asked)
 
 
+def test_mqar_asks_near_the_pairs_more_often_as_the_power_law_says() -> None:
+    """The first slot behind the pairs is asked by the first pair with the share of its weight: 1 of sum i^-0.99."""
+    task = MultiQueryRecall(vocabulary=512, length=64, pairs=4)
+    batch, _ = draw(task, 1, size=20_000)
+    weights = np.arange(1, 57) ** -0.99
+    asked_first = batch.tokens[:, 8] == batch.tokens[:, 0]
+    assert np.mean(asked_first) == pytest.approx(weights[0] / weights.sum(), rel=0.05)
+
+
+@few
+@given(seed=seeds, below=st.integers(3, 60), count=st.integers(1, 8))
+def test_distinct_draws_are_distinct_and_in_range(seed: int, below: int, count: int) -> None:
+    count = min(count, below)
+    drawn = distinct(np.random.default_rng(seed), 50, below, count)
+    assert drawn.shape == (50, count)
+    assert drawn.min() >= 0
+    assert drawn.max() < below
+    assert all(len(set(row)) == count for row in drawn.tolist())
+
+
+def test_distinct_draws_are_uniform_over_ordered_choices() -> None:
+    """9 values, 2 of them in order: 72 choices, chi-squared with 71 degrees of freedom (mean 71, deviation 12)."""
+    drawn = distinct(np.random.default_rng(0), 72_000, 9, 2)
+    counts = np.bincount(drawn[:, 0] * 9 + drawn[:, 1], minlength=81)
+    seen = counts[counts > 0]
+    assert seen.size == 72
+    assert ((seen - 1000) ** 2 / 1000).sum() < 71 + 5 * 12
+
+
+@few
+@given(st.lists(st.lists(st.floats(0, 1e6), min_size=6, max_size=6), min_size=1, max_size=4), st.integers(1, 6))
+def test_smallest_agrees_with_sorting(rows: list[list[float]], count: int) -> None:
+    keys = np.array(rows) + 1.0
+    places = smallest(keys.copy(), count)
+    picked = np.take_along_axis(keys, places, axis=1)
+    np.testing.assert_allclose(picked, np.sort(keys, axis=1)[:, :count], rtol=1e-10)
+    assert all(len(set(row)) == count for row in places.tolist())
+
+
 @few
 @given(seed=seeds)
 def test_selective_copying_wants_the_content_in_order(seed: int) -> None:
@@ -137,10 +178,12 @@ def test_memorisation_follows_its_table(seed: int) -> None:
 
 
 @few
-@given(st.lists(st.lists(st.integers(0, 5), min_size=7, max_size=7), min_size=1, max_size=4))
-def test_seen_before_agrees_with_a_set(rows: list[list[int]]) -> None:
+@given(
+    st.lists(st.lists(st.integers(0, 5), min_size=7, max_size=7), min_size=1, max_size=4), st.sampled_from([1, 1 << 40])
+)
+def test_repeats_agree_with_a_set(rows: list[list[int]], scale: int) -> None:
     expected = [[token in row[:position] for position, token in enumerate(row)] for row in rows]
-    assert seen_before(np.array(rows, dtype=np.int64)).tolist() == expected
+    assert repeats(scale * np.array(rows, dtype=np.int64)).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -174,7 +217,7 @@ def test_every_role_data_set_task_and_seed_has_a_stream_of_its_own() -> None:
         streams.words(role, task=task, seed=seed, data=data)
         for role, task, seed, data in product(roles, registry.names("sequence"), range(20), ("selection", "claim"))
     }
-    assert len(named) == 4 * 5 * 20 * 2
+    assert len(named) == 4 * len(registry.names("sequence")) * 20 * 2
 
 
 @few
