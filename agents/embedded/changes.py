@@ -38,7 +38,7 @@ from agents.embedded.priors import AFFORDABLE, CONTENT, mean_cost
 Operator = Literal["convolution", "core", "setting", "gate", "hybrid", "crossover", "layers", "removal", "norm"]
 
 CORES = ("SoftmaxAttention", "DeltaRule", "LinearAttention", "GatedLinearAttention", "Retention", "GatedRecurrence")
-MINOR_CORES = ("DiagonalSSM", "ShortConvolution")
+MINOR_CORES = ("DiagonalSSM", "ShortConvolution", "SelectiveSSM", "RWKVTimeMix", "LongConvolution")
 
 
 @dataclass(frozen=True, slots=True)

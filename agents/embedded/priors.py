@@ -27,7 +27,10 @@ CONTENT: Mapping[str, float] = {
     "LinearAttention": 0.7,
     "GatedLinearAttention": 0.5,
     "Retention": 0.4,
+    "SelectiveSSM": 0.4,
+    "RWKVTimeMix": 0.4,
     "GatedRecurrence": 0.35,
+    "LongConvolution": 0.3,
     "DiagonalSSM": 0.15,
     "ShortConvolution": 0.05,
     "PointwiseMLP": 0.0,
@@ -39,11 +42,20 @@ SELECTION: Mapping[str, float] = {
     "LinearAttention": 0.35,
     "GatedLinearAttention": 0.35,
     "Retention": 0.3,
+    "SelectiveSSM": 0.35,
+    "RWKVTimeMix": 0.3,
     "GatedRecurrence": 0.3,
+    "LongConvolution": 0.25,
     "DiagonalSSM": 0.25,
     "ShortConvolution": 0.05,
     "PointwiseMLP": 0.0,
 }
+
+
+# What brings the previous tokens into the present channel by itself.
+SHIFTING = frozenset(
+    {"ShortConvolution", "DeltaRule", "GatedLinearAttention", "SelectiveSSM", "RWKVTimeMix", "LongConvolution"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +79,43 @@ def _node_cost(node: Tree, d_model: int) -> float:
             return 2.0
         case Parallel(_, _, "gate"):
             return 1.0
+        case Leaf():
+            return _leaf_cost(node, d_model)
+    return 0.0
+
+
+def _leaf_cost(node: Leaf, d_model: int) -> float:
+    match node:
         case Leaf(kind="ShortConvolution"):
             return int(node["kernel_size"]) / d_model
         case Leaf(kind="DeltaRule"):
             return 4.0 + 3 * int(node["kernel_size"]) / d_model
         case Leaf(kind="GatedLinearAttention"):
-            return 4.0 + 2 * min(16, d_model // 2) / d_model + (1.0 if node["output_gate"] else 0.0)
-        case Leaf(kind="Retention"):
-            return 5.0
-        case Leaf(kind="SoftmaxAttention" | "LinearAttention"):
-            return 4.0
+            decay = 2 * min(16, d_model // 2) + 3 * int(node["kernel_size"])
+            return 4.0 + decay / d_model + (1.0 if node["output_gate"] else 0.0)
+        case Leaf(kind="SoftmaxAttention" | "LinearAttention" | "Retention"):
+            return 5.0 if node.kind == "Retention" else 4.0
         case Leaf(kind="DiagonalSSM"):
             return 1.0 + 4 * int(node["d_state"]) / d_model
+        case Leaf(kind="SelectiveSSM"):
+            return _selective_cost(node, d_model)
+        case Leaf(kind="RWKVTimeMix"):
+            return 5.0 + 2 * min(16, d_model // 2) / d_model
+        case Leaf(kind="LongConvolution"):
+            return 4.0 + (16 + 3 * int(node["kernel_size"])) / d_model
         case Leaf(kind="GatedRecurrence"):
             return 4.0 * int(node["expansion"])
         case Leaf(kind="PointwiseMLP"):
             return 2.0 * int(node["expansion"])
     return 0.0
+
+
+def _selective_cost(node: Leaf, d_model: int) -> float:
+    """Projections of the gate, the input, both state directions and the step; taps; the way out."""
+    expansion, state = int(node["expansion"]), int(node["d_state"])
+    inner = expansion * d_model + 2 * state
+    entering = expansion * d_model + inner + int(node["n_heads"])
+    return entering / d_model + int(node["kernel_size"]) * inner / d_model**2 + expansion
 
 
 def mean_cost(mixer: Mixer, d_model: int, n_layers: int) -> float:
@@ -99,7 +131,7 @@ def abilities(mixer: Mixer, n_layers: int) -> Abilities:
     return Abilities(
         content=max(_content(component) for component in components),
         selection=min(1.0, selection + (0.05 if gated else 0.0)),
-        shift=any(component.kind in {"ShortConvolution", "DeltaRule"} for component in components),
+        shift=any(component.kind in SHIFTING for component in components),
         mixes=any(component.kind != "PointwiseMLP" for component in components),
     )
 

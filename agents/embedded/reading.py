@@ -16,10 +16,10 @@ from agents.replies import Block, fenced_blocks
 
 _ROLE = re.compile(r"\A# Role: (researcher|coder|analyst)$", re.MULTILINE)
 _WIDTH = re.compile(r"d_model = (\d{1,5}) and there are n_layers = (\d{1,3}) layers \(track (\w+), tier (\w+)\)")
-_TASK = re.compile(r"^- ([\w.-]+) \(.*; chance ([\d.]+)\):", re.MULTILINE)
+_TASK = re.compile(r"^- ([\w.:=-]+) \(.*; chance ([\d.]+)\):", re.MULTILINE)
 _HEADED = re.compile(r'^(?:[\w-]+: )?(\S+) "(.*)"$')
 _SCORE = re.compile(r"^(?:.*[ .])?score (-?\d+\.\d+|not measured)\.?$", re.MULTILINE)
-_ROW = re.compile(r"^\| ([\w.-]+) \| (.*) \|$", re.MULTILINE)
+_ROW = re.compile(r"^\| ([\w.:=-]+) \| (.*) \|$", re.MULTILINE)
 _TRIED = re.compile(
     r'^- (?P<experiment>\S+) "(?P<name>.*)": (?P<status>\w+)(?: \((?P<reason>.*)\))?, score (?P<score>\S+|not measured)'
     r"(?:, from (?P<parent>\S+) with score (?P<parent_score>\S+|not measured))?$"

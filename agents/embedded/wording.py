@@ -53,6 +53,24 @@ MEMORY: Mapping[str, tuple[str, ...]] = {
         "The time-invariant state-space kernel mixes at every distance at the cost of one FFT; it cannot look up "
         "a value by key.",
     ),
+    "SelectiveSSM": (
+        "A selective state-space layer chooses by the input how fast each head forgets and what it writes, so "
+        "distractors can pass without a trace; its state is a small matrix that all heads write in one direction.",
+        "With a scalar decay per head and step the state-space layer is linear attention that forgets by content; "
+        "how many pairs it can tell apart is limited by the width of its state.",
+    ),
+    "RWKVTimeMix": (
+        "Time mixing keeps a matrix state that decays channel by channel and gives the present token a bonus of "
+        "its own; a shift by one token lets a key carry its predecessor.",
+        "Decays that depend on the token let each channel of the matrix state keep its own time scale, while the "
+        "token shift supplies the pairing that look-up needs.",
+    ),
+    "LongConvolution": (
+        "A long convolution with an implicit filter, gated by the present token, mixes at every distance; the gates "
+        "give it some choice by content, but it cannot look up a value by key.",
+        "Two gated products around a long filter imitate attention without comparing pairs: what is relevant must "
+        "lie where the filter looks.",
+    ),
     "ShortConvolution": (
         "A depthwise convolution over a few positions puts the previous tokens into the present channel, so a key "
         "can represent the token before its value; without it two layers must cooperate to find that pairing.",

@@ -11,7 +11,7 @@ with the delta rule over sequence length", arXiv:2406.06484, section 3.
 
 What differs:
 - the chunk's triangular system goes to `solve_triangular`, where the paper inverts it by forward substitution;
-- `gated=True` is the rule of `gated_delta_net`.
+- `gated=True` is the layer of `gated_delta_net`: a decay, and a gate behind the state.
 
 Shapes: B batch, L length, H heads, D features of a head (Dk keys, Dv values), N chunks of C steps.
 """
@@ -101,7 +101,7 @@ def chunked_delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay:
 
 
 class DeltaRule(nn.Module):
-    """A state matrix that is corrected, not only added to: S += beta (v - S k) k^T, after a decay if `gated`."""
+    """A state matrix that is corrected: S += beta (v - S k) k^T. `gated` adds a decay before, and a gate behind."""
 
     def __init__(self, d_model: int, *, n_heads: int = 2, kernel_size: int = 4, gated: bool = False) -> None:
         super().__init__()
@@ -118,6 +118,7 @@ class DeltaRule(nn.Module):
         self.decay = nn.Linear(d_model, n_heads, bias=False) if gated else None
         # Log decay = -rate * softplus(decay(x)), and softplus(0) = ln 2: heads start with memories of 16 to 1000 steps.
         self.log_rate = nn.Parameter(-torch.linspace(2.4, 6.6, n_heads)) if gated else None
+        self.gate = nn.Linear(d_model, d_model, bias=False) if gated else None
         self.norm = nn.Parameter(torch.ones(d_model))
         self.out = nn.Linear(d_model, d_model, bias=False)
 
@@ -131,7 +132,10 @@ class DeltaRule(nn.Module):
             rate = F.softplus(self.decay(x)) * self.log_rate.exp()
             log_decay = split_chunks(split_heads(-rate, self.n_heads))
         y = merge_chunks(chunked_delta_rule(q, k, v, beta, log_decay), x.shape[1])
-        return self.out(merge_heads(F.rms_norm(y, y.shape[-1:], eps=1e-6)) * self.norm)
+        y = merge_heads(F.rms_norm(y, y.shape[-1:], eps=1e-6)) * self.norm
+        if self.gate is not None:
+            y = y * F.silu(self.gate(x))
+        return self.out(y)
 
 
 def build_mixer(d_model: int, layer_index: int, n_layers: int) -> nn.Module:

@@ -1,13 +1,12 @@
-"""Gated DeltaNet: the delta rule with one more dial, a decay per head that can wipe the state.
+"""Gated DeltaNet: the delta rule with a decay per head that can wipe the state, and a gate on what is read.
 
     S_t = a_t S_(t-1) + beta_t (v_t - a_t S_(t-1) k_t) k_t^T,   y_t = S_t q_t
-    log a_t = -rate_h softplus(w_a · x_t)
+    log a_t = -rate_h softplus(w_a · x_t),   out_t = W_o (rms_norm(y_t) * silu(W_g x_t))
 
 Source: Yang, Kautz & Hatamizadeh 2025, "Gated delta networks: improving Mamba2 with delta rule", arXiv:2412.06464,
-section 3. The decay's form is Mamba-2's (Dao & Gu 2024, arXiv:2405.21060).
+sections 3.1 (rule), 3.3 (chunks) and 3.4 (layer). The decay's form is Mamba-2's (Dao & Gu 2024, arXiv:2405.21060).
 
 What differs:
-- no output gate: decay is the only change from `delta_net`, so that the two compare;
 - decay rates are spread over the heads and not drawn at random;
 - the chunk's triangular system goes to `solve_triangular`.
 
@@ -99,7 +98,7 @@ def chunked_delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay:
 
 
 class DeltaRule(nn.Module):
-    """A state matrix that is corrected, not only added to: S += beta (v - S k) k^T, after a decay if `gated`."""
+    """A state matrix that is corrected: S += beta (v - S k) k^T. `gated` adds a decay before, and a gate behind."""
 
     def __init__(self, d_model: int, *, n_heads: int = 2, kernel_size: int = 4, gated: bool = False) -> None:
         super().__init__()
@@ -116,6 +115,7 @@ class DeltaRule(nn.Module):
         self.decay = nn.Linear(d_model, n_heads, bias=False) if gated else None
         # Log decay = -rate * softplus(decay(x)), and softplus(0) = ln 2: heads start with memories of 16 to 1000 steps.
         self.log_rate = nn.Parameter(-torch.linspace(2.4, 6.6, n_heads)) if gated else None
+        self.gate = nn.Linear(d_model, d_model, bias=False) if gated else None
         self.norm = nn.Parameter(torch.ones(d_model))
         self.out = nn.Linear(d_model, d_model, bias=False)
 
@@ -129,7 +129,10 @@ class DeltaRule(nn.Module):
             rate = F.softplus(self.decay(x)) * self.log_rate.exp()
             log_decay = split_chunks(split_heads(-rate, self.n_heads))
         y = merge_chunks(chunked_delta_rule(q, k, v, beta, log_decay), x.shape[1])
-        return self.out(merge_heads(F.rms_norm(y, y.shape[-1:], eps=1e-6)) * self.norm)
+        y = merge_heads(F.rms_norm(y, y.shape[-1:], eps=1e-6)) * self.norm
+        if self.gate is not None:
+            y = y * F.silu(self.gate(x))
+        return self.out(y)
 
 
 def build_mixer(d_model: int, layer_index: int, n_layers: int) -> nn.Module:

@@ -1,11 +1,12 @@
-"""Gated linear attention behind a short convolution: a matrix state that forgets by content.
+"""Gated linear attention: a matrix state that forgets by content, fed by a short convolution.
 
     S_t = diag(a_t) S_(t-1) + k_t v_t^T,   a_t = sigmoid(W_2 W_1 x_t + b)^(1/16)
-    y_t = W_o (rms_norm(S_t^T q_t) * silu(W_g x_t))
+    y_t = W_o (rms_norm(S_t^T q_t) * silu(W_g x_t)),   q, k, v = silu(conv(W x))
 
 Source: Yang, Wang, Shen, Panda & Kim 2024, "Gated linear attention transformers with hardware-efficient training",
-arXiv:2312.06635, sections 4.1 (recurrence), 4.3 (chunks) and 4.4 (gates, temperature 16).
-The convolution before it: Arora et al. 2024 (Based), arXiv:2402.18668.
+arXiv:2312.06635, sections 4.1 (recurrence), 4.3 (chunks) and 4.4 (gates, temperature 16). The paper's layer has no
+convolution; that of q, k and v is the one of DeltaNet (Yang et al. 2024, arXiv:2406.06484), which the authors' library
+flash-linear-attention offers for both.
 
 What differs:
 - keys are as wide as values, not half as wide;
@@ -33,24 +34,6 @@ def causal_convolution(x: Tensor, taps: Tensor) -> Tensor:
     for lag, tap in enumerate(newer, start=1):
         y = torch.addcmul(y, padded[:, lag : lag + length], tap)
     return y
-
-
-class ShortConvolution(nn.Module):
-    """Each channel sees its own last `kernel_size` values: y_t = act(sum_k taps_k * x_(t-k))."""
-
-    def __init__(self, d_model: int, *, kernel_size: int = 4, activation: str = "silu") -> None:
-        super().__init__()
-        if activation not in ("silu", "none"):
-            raise ValueError(f"activation must be 'silu' or 'none', got {activation!r}")
-        self.activation = activation
-        bound = kernel_size**-0.5
-        self.taps = nn.Parameter(torch.empty(kernel_size, d_model).uniform_(-bound, bound))
-        with torch.no_grad():
-            self.taps[-1] = 1.0  # starts as the present plus a little of the past: what follows still sees its input
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = causal_convolution(x, self.taps)
-        return F.silu(y) if self.activation == "silu" else y
 
 
 def split_heads(x: Tensor, n_heads: int) -> Tensor:
@@ -93,12 +76,17 @@ def states_before_chunks(update: Tensor, decay: Tensor) -> Tensor:
 class GatedLinearAttention(nn.Module):
     """Linear attention whose state forgets, each key feature at its own rate, chosen by the input."""
 
-    def __init__(self, d_model: int, *, n_heads: int = 2, output_gate: bool = True) -> None:
+    def __init__(self, d_model: int, *, n_heads: int = 2, kernel_size: int = 4, output_gate: bool = True) -> None:
         super().__init__()
         if d_model % n_heads:
             raise ValueError(f"d_model {d_model} is not divisible by n_heads {n_heads}")
         self.n_heads = n_heads
         self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
+        bound = kernel_size**-0.5
+        self.taps = nn.Parameter(torch.empty(kernel_size, 3 * d_model).uniform_(-bound, bound))
+        with torch.no_grad():
+            # Starts as the present plus a little of the past: with all taps random, recall is learnt later.
+            self.taps[-1] = 1.0
         rank = max(1, min(16, d_model // 2))
         self.decay = nn.Sequential(nn.Linear(d_model, rank, bias=False), nn.Linear(rank, d_model, bias=False))
         self.decay_bias = nn.Parameter(torch.linspace(0.0, 6.0, d_model))
@@ -109,7 +97,8 @@ class GatedLinearAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         log_decay = F.logsigmoid(self.decay(x) + self.decay_bias) / 16  # the root keeps decays near one: long memories
         log_decay = log_decay.clamp(min=-1.0)  # exp(±64) at most within a chunk: finite in float32
-        parts = (*self.qkv(x).chunk(3, dim=-1), log_decay)
+        qkv = F.silu(causal_convolution(self.qkv(x), self.taps))
+        parts = (*qkv.chunk(3, dim=-1), log_decay)
         q, k, v, log_decay = (split_chunks(split_heads(t, self.n_heads)) for t in parts)  # (B, H, N, C, D)
         total = log_decay.cumsum(dim=3)  # log of what is left at step t of what the state held before the chunk
         q_decayed = q * (total.exp() * q.shape[-1] ** -0.5)
@@ -128,6 +117,4 @@ class GatedLinearAttention(nn.Module):
 def build_mixer(d_model: int, layer_index: int, n_layers: int) -> nn.Module:
     # Two heads of 16 features at the small sizes; heads grow to 64 features before there are more of them.
     n_heads = max(2, d_model // 64)
-    return nn.Sequential(
-        ShortConvolution(d_model, kernel_size=4, activation="none"), GatedLinearAttention(d_model, n_heads=n_heads)
-    )
+    return GatedLinearAttention(d_model, n_heads=n_heads)
