@@ -19,11 +19,17 @@ from evaluator.wire import Frame, FrameKind, control
 DYNAMIC_GATES = (
     "fake_build",
     "budget",
+    "complexity",
     "shape",
     "repeatability",
     "batch_independence",
     "causality",
-    "finite_gradients",
+    "prefix_consistency",
+    "whole_model",
+    "precision",
+    "finite",
+    "reach",
+    "learning",
 )
 DYNAMIC_REASONS = frozenset(
     {
@@ -38,10 +44,19 @@ DYNAMIC_REASONS = frozenset(
         "stateful",
         "batch_dependent",
         "not_causal",
+        "length_dependent",
+        "unstable",
         "non_finite",
+        "modifies_input",
+        "device_mismatch",
+        "too_complex",
+        "too_slow",
+        "dead_parameters",
+        "does_not_learn",
     }
 )
-
+MAX_WARNINGS = 8
+WARNING_CAP = 400  # characters
 
 _MOST = 2**62  # more than any program that a sandbox can run
 
@@ -53,8 +68,8 @@ class CostProfile:
     Attributes:
         flops_per_token: forward matrix products and convolutions of the whole model per token, at the tier's longest
             sequence, attention counted under the math backend. Elementwise work is not in it.
-        length_exponent: how the mixers' work grows with L between L = 256 and 512: 1 is linear, 2 quadratic. The larger
-            of the exponents of FLOPs and of elements written.
+        length_exponent: how the mixers' work grows with L between L = 256 and 512: 1 is linear, 2 quadratic. The
+            largest over layers of the exponents of FLOPs, of elements written, and of either by a single operation.
     """
 
     parameters: int
@@ -69,21 +84,29 @@ class CostProfile:
 
 @dataclass(frozen=True)
 class GateReport:
-    """All verdicts up to the first failure. `cost` is None when a gate failed."""
+    """All verdicts up to the first failure. `cost` is None when a gate failed.
+
+    `warnings` are what the gates noticed and let pass: at most `MAX_WARNINGS` printable texts.
+    """
 
     verdicts: tuple[Verdict, ...]
     accepted: bool
     first_failure: Verdict | None
     cost: CostProfile | None
+    warnings: tuple[str, ...] = ()
 
 
-def gate_phases(source: str, *, track: str, tier: str) -> tuple[Phase, ...]:
+def gate_phases(source: str, *, track: str, tier: str, max_exponent: float | None = None) -> tuple[Phase, ...]:
     """The single phase of a gates job.
+
+    Args:
+        max_exponent: the campaign's limit on `CostProfile.length_exponent`; None measures without a limit.
 
     Raises:
         UnknownTrack, UnknownTier: a name that does not exist.
     """
-    job = control({"type": "job", "kind": "gates", "protocol": PROTOCOL_VERSION, "track": track, "tier": tier})
+    message = {"type": "job", "kind": "gates", "protocol": PROTOCOL_VERSION, "track": track, "tier": tier}
+    job = control(message if max_exponent is None else {**message, "max_exponent": max_exponent})
     program = Frame(FrameKind.PROGRAM, source.encode("utf-8"))
     return (Phase("gates", (job, program), None, tiers.get(track, tier).gates_timeout_s),)
 
@@ -109,13 +132,24 @@ def read_gate_reply(reply: Mapping[str, Any]) -> GateReport:
         raise WireError("a gate reply goes on after a failed gate")
     if not failures and len(verdicts) != len(DYNAMIC_GATES):
         raise WireError("a gate reply stops early without a failure")
-    cost = _read_cost(reply.get("cost")) if not failures else None
-    return GateReport(verdicts, accepted=not failures, first_failure=failures[0] if failures else None, cost=cost)
+    return GateReport(
+        verdicts,
+        accepted=not failures,
+        first_failure=failures[0] if failures else None,
+        cost=_read_cost(reply.get("cost")) if not failures else None,
+        warnings=_read_warnings(reply.get("warnings", [])),
+    )
 
 
 def _cleaned(verdict: Verdict) -> Verdict:
     """`verdict` without what a container could hide in it; honest gates put nothing into `detail`."""
     return replace(verdict, message=bounded_message(verdict.message), line=line_number(verdict.line), detail={})
+
+
+def _read_warnings(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > MAX_WARNINGS or not all(isinstance(item, str) for item in value):
+        raise WireError(f"a gate reply's warnings must be at most {MAX_WARNINGS} texts")
+    return tuple(bounded_message(item)[:WARNING_CAP] for item in value)
 
 
 def _read_cost(value: object) -> CostProfile:

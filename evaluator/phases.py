@@ -14,14 +14,17 @@ from dataclasses import dataclass
 
 from evaluator.wire import ArraySpec, Frame
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 PROGRESS_PER_PHASE = 20
 # In characters. JSON may write one as twelve bytes, and both must fit into one control frame.
 TRACEBACK_CAP = 4 * 1024
 MESSAGE_CAP = 1024
 
 # Why a worker may give up on a program. A gate has reasons of its own (`evaluator.gating.DYNAMIC_REASONS`).
-FAILURE_REASONS = ("exception", "out_of_memory", "build_failed", "over_budget", "wrong_shape", "diverged")
+FAILURE_REASONS = (
+    "exception", "out_of_memory", "build_failed", "over_budget", "wrong_shape", "wrong_dtype", "forward_failed",
+    "non_finite", "diverged", "stalled", "not_causal", "batch_dependent", "stateful",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from evaluator.phases import MESSAGE_CAP, TRACEBACK_CAP
 from evaluator.text import printable
 
 FILENAME = "<program>"
+compiler = torch.compile  # the real one, before `load` takes it away from programs
 MODULE_NAME = "architecture_program"
 
 Kind = Literal["mixer", "block"]

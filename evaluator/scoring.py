@@ -50,6 +50,14 @@ def normalise(accuracy: float, chance: float) -> float:
     return (accuracy - chance) / (1.0 - chance)
 
 
+def bits_per_byte(loss: float, bytes_per_token: float) -> float:
+    """Cross-entropy in nats per token as bits per byte of the text behind the tokens: independent of the vocabulary.
+
+    Source: Gao et al. 2020, "The Pile" (arXiv 2101.00027), section 3.1.
+    """
+    return loss / float(np.log(2.0)) / bytes_per_token
+
+
 def canary_z(logits: FloatArray, batch: Batch, chance: float) -> float:
     """Standard scores above chance at positions whose target no causal model can know; 0 where a task has none."""
     count = int(batch.unpredictable.sum())

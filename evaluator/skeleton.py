@@ -9,6 +9,7 @@ Notable:
   tolerance; a smaller block is allowed and only handicaps itself.
 - Every `nn.Linear` weight of a program is re-initialised alike, unless the module or the weight carries `_no_reinit`
   (the convention of flash-linear-attention and MAD). Biases and bare `nn.Parameter`s keep what the program gave them.
+- An auto-encoding task replaces the head: every position is decoded from the last one's hidden state (`AutoEncoder`).
 
 B batch, L length, D d_model, V vocabulary.
 """
@@ -101,8 +102,33 @@ class LanguageModel(nn.Module):
             x = kept_shape(x, layer(x))
         return self.norm(x) * self.head_scale  # type: ignore[no-any-return]
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        return functional.linear(self.hidden(tokens), self.embedding.weight)
+    def forward(self, tokens: Tensor, columns: Tensor | None = None) -> Tensor:
+        """(B, L) -> logits (B, L, V), or (B, K, V) for K columns: positions that are the same in every row."""
+        hidden = self.hidden(tokens)
+        if columns is not None:
+            hidden = hidden.index_select(1, columns)
+        return functional.linear(hidden, self.embedding.weight)
+
+
+class AutoEncoder(LanguageModel):
+    """Decodes all L tokens from the hidden state of the last position: what the mixers have compressed into it.
+
+    Source: Poli et al. 2024 (arXiv 2403.17844), compression task: a decoder MLP that does not expand, over the last
+    position's state and an embedding of the position to be decoded.
+    """
+
+    def __init__(self, vocabulary: int, d_model: int, layers: list[nn.Module], length: int) -> None:
+        super().__init__(vocabulary, d_model, layers)
+        self.position = nn.Parameter(torch.randn(length, d_model) * _EMBEDDING_STD)
+        self.widen = nn.Linear(d_model, d_model)
+        self.narrow = nn.Linear(d_model, d_model)
+        self.decoder_norm = RMSNorm(d_model)
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        code = super().hidden(tokens)[:, -1:] / self.head_scale  # (B, 1, D)
+        code = code + self.position[: tokens.shape[1]]
+        decoded = self.decoder_norm(code + self.narrow(functional.silu(self.widen(code))))
+        return decoded * self.head_scale  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -138,8 +164,14 @@ def solve_widths(tier: Tier, program_parameters: int) -> tuple[int, ...]:
     return tuple(width // n + (1 if index < width % n else 0) for index in range(n))
 
 
-def build_model(builder: Builder, kind: Kind, tier: Tier, vocabulary: int, seed: int) -> tuple[LanguageModel, Sizes]:
+def build_model(
+    builder: Builder, kind: Kind, tier: Tier, vocabulary: int, seed: int, *, decoded: int = 0
+) -> tuple[LanguageModel, Sizes]:
     """The whole model of one trial, initialised from `seed`, float32, on the CPU. Runs the program's code.
+
+    Args:
+        decoded: above 0, an `AutoEncoder` of that many positions instead of a model of the next token. Its decoder is
+            the harness's, the same for every program, and outside the parameter budget as the embedding is.
 
     Raises:
         CandidateError: over budget, or the builder did not return modules.
@@ -156,7 +188,11 @@ def build_model(builder: Builder, kind: Kind, tier: Tier, vocabulary: int, seed:
         widths = ()
         _check_block_budget(tier, program_parameters)
         layers = built
-    model = LanguageModel(vocabulary, tier.d_model, layers).float()
+    model: LanguageModel
+    if decoded:
+        model = AutoEncoder(vocabulary, tier.d_model, layers, decoded).float()
+    else:
+        model = LanguageModel(vocabulary, tier.d_model, layers).float()
     initialise(model, tier.n_layers)
     return model, Sizes(parameter_count(model), program_parameters, widths)
 

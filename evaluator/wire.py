@@ -27,9 +27,9 @@ _HEADER = struct.Struct("<IQ")
 _MAX_DEPTH = 16
 _INT64 = 1 << 63
 
-DType = Literal["float32", "int64", "int32", "uint8"]
-_SAFETENSORS_DTYPE: dict[str, str] = {"float32": "F32", "int64": "I64", "int32": "I32", "uint8": "U8"}
-_ITEM_BYTES: dict[str, int] = {"float32": 4, "int64": 8, "int32": 4, "uint8": 1}
+DType = Literal["float32", "int64", "int32", "uint16", "uint8"]
+_SAFETENSORS_DTYPE: dict[str, str] = {"float32": "F32", "int64": "I64", "int32": "I32", "uint16": "U16", "uint8": "U8"}
+_ITEM_BYTES: dict[str, int] = {"float32": 4, "int64": 8, "int32": 4, "uint16": 2, "uint8": 1}
 
 
 class FrameKind(IntEnum):
@@ -213,7 +213,7 @@ def _check_text(text: str) -> None:
 
 
 def arrays(values: Mapping[str, np.ndarray]) -> Frame:
-    """An ARRAYS frame (safetensors) of float32, int64, int32 or uint8 arrays."""
+    """An ARRAYS frame (safetensors) of arrays of the types that `DType` names."""
     from safetensors.numpy import save
 
     for name, value in values.items():

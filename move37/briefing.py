@@ -24,6 +24,7 @@ from agents.contexts import (
 )
 from agents.replies import Hypothesis
 from evaluator import catalogue, tiers, tracks
+from evaluator.objective import selects_on
 from memory.records import Attempt, Experiment, FinalStatus, Trial
 from memory.store import Store
 from move37.config import CampaignConfig
@@ -38,9 +39,11 @@ def brief(config: CampaignConfig) -> Brief:
     tier = tiers.get(objective.track, objective.tier)
     contract = tracks.contract(objective.track)
     tasks = []
+    ranking = selects_on(objective.track, objective.tier, objective.tasks)
     for name in objective.tasks:
         task = tier.task(name)
-        tasks.append(TaskView(name, task.title, task.chance, task.description))
+        aside = "" if name in ranking else " It is reported only and not part of the score."
+        tasks.append(TaskView(name, task.title, task.chance, task.description + aside))
     return Brief(
         track=objective.track,
         tier=objective.tier,
@@ -210,7 +213,7 @@ class Conclusion:
 
 
 def conclude(store: Store, experiment: Experiment, attempts: Sequence[Attempt], config: CampaignConfig) -> Conclusion:
-    """Status, reason and score, from attempts and trials. The score is the mean over tasks and seeds."""
+    """Status, reason and score, from attempts and trials. The score is the mean over seeds and the tasks that rank."""
     last = attempts[-1]
     detail = last.detail
     status, reason, message, score = _verdict(store, experiment, last, config)
@@ -251,7 +254,9 @@ def _verdict(
     wanted = len(config.objective.tasks) * len(config.objective.seeds)
     if len(scores) != wanted:
         raise CampaignPaused(f"{experiment.id} has {len(scores)} of {wanted} scored trials: the store is incomplete")
-    return "completed", "ok", "", statistics.fmean(scores)
+    goal = config.objective
+    ranking = selects_on(goal.track, goal.tier, goal.tasks)
+    return "completed", "ok", "", statistics.fmean(t.score for t in trials if t.score is not None and t.task in ranking)
 
 
 def _shown(store: Store, experiment: Experiment) -> tuple[ProgramView, tuple[ProgramView, ...]]:

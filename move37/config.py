@@ -61,6 +61,7 @@ class SearchConfig(_Section):
     starters: tuple[str, ...] = WEAK_STARTERS
     exemplars: Annotated[int, Field(ge=0, le=6)] = 3
     repairs: Annotated[int, Field(ge=0, le=10)] = 3
+    max_exponent: Annotated[float, Field(ge=1.0, le=4.0)] | None = None
     history: Annotated[int, Field(ge=0, le=100)] = 12
 
 
@@ -71,6 +72,8 @@ class ObjectiveConfig(_Section):
     launch when a language model writes the programs (a hostile program that knows the generators and guesses the seed
     could otherwise compute the labels), and is empty for the embedded grammar, whose programs are ours, so that its
     campaigns repeat exactly anywhere.
+
+    `learning_rates` are all tried by every trial, which scores the best of them; empty: the recipe's one.
     """
 
     track: str = "sequence"
@@ -78,6 +81,7 @@ class ObjectiveConfig(_Section):
     tasks: tuple[str, ...] = ("recall", "mqar", "selective_copying", "noisy_recall", "memorisation")
     seeds: tuple[int, ...] = (0, 1)
     salt: str | None = None
+    learning_rates: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
 
 
 class SandboxConfig(_Section):
@@ -163,7 +167,17 @@ def load(
                 _lay(data, dotted, value)
     config = validate(data)
     _check_names(config)
-    return config
+    return _with_canonical_tasks(config)
+
+
+def _with_canonical_tasks(config: CampaignConfig) -> CampaignConfig:
+    """One spelling for a task at another size: its text is its identity from here on."""
+    from evaluator.tasks import registry
+
+    tasks = tuple(registry.canonical(task) for task in config.objective.tasks)
+    if len(set(tasks)) != len(tasks):
+        raise ConfigError(f"objective.tasks lists something twice: {list(tasks)}")
+    return config.model_copy(update={"objective": config.objective.model_copy(update={"tasks": tasks})})
 
 
 def validate(data: Mapping[str, Any]) -> CampaignConfig:
@@ -224,10 +238,32 @@ def _check_names(config: CampaignConfig) -> None:
     objective = config.objective
     _known("track", objective.track, registry.tracks())
     _known("tier", objective.tier, tiers.names(objective.track))
-    for task in objective.tasks:
-        _known("task", task, tiers.get(objective.track, objective.tier).tasks)
+    check_tasks(objective.track, objective.tier, objective.tasks)
     for starter in config.search.starters:
         _known("starter", starter, catalogue.names())
+
+
+def check_tasks(track: str, tier: str, tasks: tuple[str, ...]) -> None:
+    """Names, sizes, and whether there is anything to select on.
+
+    Raises:
+        ConfigError: an unknown task, a size that the task cannot make, or only tasks that rank nothing at this tier.
+    """
+    from evaluator import tiers
+    from evaluator.errors import EvaluatorError
+    from evaluator.objective import selects_on
+
+    for task in tasks:
+        _known("task", task.partition(":")[0], tiers.get(track, tier).tasks)
+    try:
+        ranking = selects_on(track, tier, tasks)
+    except EvaluatorError as error:
+        raise ConfigError(str(error)) from error
+    if not ranking:
+        raise ConfigError(
+            f"at tier '{tier}' the task(s) {', '.join(tasks)} are reported but rank nothing, so there is nothing to "
+            f"select on; add one of: {', '.join(tiers.get(track, tier).ranking_tasks)}"
+        )
 
 
 def _known(kind: str, name: str, names: tuple[str, ...]) -> None:

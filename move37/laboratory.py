@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from evaluator.errors import WireError
 from evaluator.gating import CostProfile, gate_phases, read_gate_reply
+from evaluator.profile import CostReport, profile_phases, read_profile_reply
 from evaluator.trial import TrialRequest, score_trial, trial_phases
 from evaluator.verdict import Verdict
 from move37.errors import CampaignPaused
@@ -29,6 +30,7 @@ class GateOutcome:
     verdicts: tuple[Verdict, ...]
     cost: CostProfile | None
     log: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def failure(self) -> Verdict | None:
@@ -58,8 +60,10 @@ class Laboratory(Protocol):
         CampaignPaused: the machinery failed repeatedly; the candidate is not to blame.
     """
 
-    async def gates(self, source: str, *, track: str, tier: str, label: str) -> GateOutcome:
-        """Runs the gates that execute the program."""
+    async def gates(
+        self, source: str, *, track: str, tier: str, label: str, max_exponent: float | None = None
+    ) -> GateOutcome:
+        """Runs the gates that execute the program. `max_exponent` limits how its work may grow with length."""
 
     async def trial(
         self, source: str, request: TrialRequest, *, label: str, on_progress: Progress | None = None
@@ -78,9 +82,12 @@ class SandboxLaboratory:
         self._limits = Limits(memory_bytes=int(memory_gib * 2**30), cpus=cpus)
         self._campaign = campaign
 
-    async def gates(self, source: str, *, track: str, tier: str, label: str) -> GateOutcome:
+    async def gates(
+        self, source: str, *, track: str, tier: str, label: str, max_exponent: float | None = None
+    ) -> GateOutcome:
         """See `Laboratory.gates`."""
-        outcome = await self._run(Job(label, gate_phases(source, track=track, tier=tier), self._limits, self._campaign))
+        phases = gate_phases(source, track=track, tier=tier, max_exponent=max_exponent)
+        outcome = await self._run(Job(label, phases, self._limits, self._campaign))
         if outcome.kind is OutcomeKind.CANDIDATE_FAILED:
             verdict = Verdict("sandbox", False, outcome.reason, outcome.message, outcome.line)
             return GateOutcome((verdict,), None, outcome.log)
@@ -88,7 +95,18 @@ class SandboxLaboratory:
             report = read_gate_reply(_mapping(outcome.replies[0]))
         except WireError as error:
             return GateOutcome((Verdict("sandbox", False, "protocol", str(error)),), None, outcome.log)
-        return GateOutcome(report.verdicts, report.cost, outcome.log)
+        return GateOutcome(report.verdicts, report.cost, outcome.log, report.warnings)
+
+    async def profile(self, source: str, *, track: str, tier: str, label: str) -> CostReport | str:
+        """What the program costs, as measured in the sandbox; a sentence where it could not be measured."""
+        phases = profile_phases(source, track=track, tier=tier)
+        outcome = await self._run(Job(label, phases, self._limits, self._campaign))
+        if outcome.kind is OutcomeKind.CANDIDATE_FAILED:
+            return outcome.message
+        try:
+            return read_profile_reply(_mapping(outcome.replies[0]))
+        except WireError as error:
+            return str(error)
 
     async def trial(
         self, source: str, request: TrialRequest, *, label: str, on_progress: Progress | None = None
@@ -96,7 +114,7 @@ class SandboxLaboratory:
         """See `Laboratory.trial`."""
         phases = trial_phases(source, request)
         outcome = await self._run(Job(label, phases, self._limits, self._campaign), on_progress)
-        environment = {**fingerprint(), **outcome.provenance}
+        environment: dict[str, Any] = {**fingerprint(), **outcome.provenance}
         log, device_s = outcome.log, outcome.wall_s
         if outcome.kind is OutcomeKind.CANDIDATE_FAILED:
             return TrialOutcome(
@@ -106,6 +124,7 @@ class SandboxLaboratory:
             result = score_trial(request, outcome.replies, outcome.phase_wall_s)
         except WireError as error:
             return TrialOutcome(False, "protocol", str(error), None, {}, [], log, device_s, environment)
+        environment["execution"] = result.claims
         metrics = dict(result.metrics)
         if outcome.peak_memory_bytes is not None:
             metrics["peak_memory_bytes"] = float(outcome.peak_memory_bytes)
@@ -142,7 +161,7 @@ class SandboxLaboratory:
 
 def _mapping(reply: object) -> dict[str, Any]:
     if not isinstance(reply, dict):
-        raise WireError(f"the gate job answered with {type(reply).__name__} instead of a control frame")
+        raise WireError(f"the job answered with {type(reply).__name__} instead of a control frame")
     return reply
 
 

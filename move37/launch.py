@@ -89,13 +89,13 @@ def start(store: Store, config: CampaignConfig) -> Campaign:
     """
     check_name(store, config.name)
     goal = config.objective
-    salt = goal.salt or ""
+    decides: dict[str, Any] = {"salt": goal.salt or "", "learning_rates": goal.learning_rates}
     return store.create_campaign(
         name=config.name,
         config=config.frozen(),
         config_hash=config.config_hash(),
-        objective=objective(goal.track, goal.tier, goal.tasks, goal.seeds, salt=salt),
-        objective_hash=objective_hash(goal.track, goal.tier, goal.tasks, goal.seeds, salt=salt),
+        objective=objective(goal.track, goal.tier, goal.tasks, goal.seeds, **decides),
+        objective_hash=objective_hash(goal.track, goal.tier, goal.tasks, goal.seeds, **decides),
         seed=config.seed,
         arms=["starters", "grammar" if config.model.embedded else "language-model"],
     )
@@ -131,7 +131,10 @@ def check_objective(campaign: Campaign, config: CampaignConfig) -> None:
         ConfigError: this version of Move37 measures something else than the campaign was launched with.
     """
     goal = config.objective
-    if objective_hash(goal.track, goal.tier, goal.tasks, goal.seeds, salt=goal.salt or "") != campaign.objective_hash:
+    now = objective_hash(
+        goal.track, goal.tier, goal.tasks, goal.seeds, salt=goal.salt or "", learning_rates=goal.learning_rates
+    )
+    if now != campaign.objective_hash:
         raise ConfigError(
             f"the objective of '{campaign.name}' is not the one of this version of Move37 (recipe, tasks or scorer "
             "changed), so its numbers cannot be continued or compared. Use the version that launched it."

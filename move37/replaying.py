@@ -102,7 +102,9 @@ class StoredLaboratory:
             (t.experiment_id, t.task, t.tier, t.seed, t.data): t for t in store.trials(campaign_id=campaign.id)
         }
 
-    async def gates(self, source: str, *, track: str, tier: str, label: str) -> GateOutcome:
+    async def gates(
+        self, source: str, *, track: str, tier: str, label: str, max_exponent: float | None = None
+    ) -> GateOutcome:
         """The stored verdicts of the gates that ran in the sandbox."""
         experiment_id, _, attempt = label.rpartition("/gates-")
         rows = self._store.verdicts(experiment_id, int(attempt))
@@ -296,7 +298,9 @@ async def replay_experiment(
     for trial in trials:
         if on_progress is not None:
             on_progress({"task": trial.task, "seed": trial.seed})
-        request = TrialRequest(experiment.track, trial.tier, trial.task, trial.seed, trial.data, goal.salt or "")
+        request = TrialRequest(
+            experiment.track, trial.tier, trial.task, trial.seed, trial.data, goal.salt or "", goal.learning_rates
+        )
         outcome = await laboratory.trial(source, request, label=f"{trial.id}/replay", on_progress=on_progress)
         comparisons.extend(_compare(trial, outcome))
         environment.update(_changed(trial.environment, outcome.environment))

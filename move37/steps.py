@@ -4,12 +4,8 @@ Every step first looks in the store for its own finished work, so that repeating
 model call, trial or record. A step returns the name of the next; the graph only follows.
 """
 
-import asyncio
-from dataclasses import asdict, replace
-
 from agents import analyst, coder, researcher
 from agents.errors import ReplyMalformed
-from evaluator.static_gate import static_gates
 from evaluator.trial import TrialRequest
 from evaluator.verdict import Verdict
 from memory.identity import l0
@@ -17,6 +13,7 @@ from memory.records import Attempt, AttemptOutcome, Experiment
 from move37 import briefing
 from move37.asking import ANALYST, CODER, RESEARCHER, ask
 from move37.choosing import choose
+from move37.ladder import climb, static
 from move37.loop import Loop, Route
 
 
@@ -75,7 +72,7 @@ async def code(loop: Loop, experiment_id: str) -> Route:
             source = await ask(loop, experiment, "coder", attempt.number, prompt, CODER)
         except ReplyMalformed as error:
             return _give_up(loop, attempt, "reply_malformed", f"the coder's reply: {error}")
-        refusal = next((v for v in await _static(source) if v.reason in {"too_large", "nul_byte", "not_utf8"}), None)
+        refusal = next((v for v in await static(source) if v.reason in {"too_large", "nul_byte", "not_utf8"}), None)
         if refusal is not None:  # what cannot be stored as a program is kept in the exchange
             loop.store.put_verdicts(experiment_id, attempt.number, [refusal.as_dict()])
             return _refused(loop, attempt, refusal)
@@ -93,10 +90,10 @@ async def gate(loop: Loop, experiment_id: str) -> Route:
         return _route_after(loop, experiment, attempt)
     if attempt.program_sha256 is None:  # repeated after a crash between opening the next attempt and moving on
         return "code" if attempt.origin == "repair" else "research"
-    verdicts = [
+    verdicts = tuple(
         Verdict(v.gate, v.passed, v.reason, v.message, v.line, v.detail)
         for v in loop.store.verdicts(experiment_id, attempt.number)
-    ]
+    )
     if not verdicts:
         loop.notify("gate", {"experiment": experiment_id, "attempt": attempt.number})
         verdicts = await _climb(loop, experiment, attempt)
@@ -109,21 +106,20 @@ async def gate(loop: Loop, experiment_id: str) -> Route:
     return "trial"
 
 
-async def _climb(loop: Loop, experiment: Experiment, attempt: Attempt) -> list[Verdict]:
+async def _climb(loop: Loop, experiment: Experiment, attempt: Attempt) -> tuple[Verdict, ...]:
     """Up the ladder to the first failure. The measured cost rides on the last verdict."""
     source = loop.store.program(_program_of(attempt)).source
-    verdicts = list(await _static(source))
-    if all(v.passed for v in verdicts):
-        verdicts.append(await _identity(loop, experiment, attempt, source))
-    if all(v.passed for v in verdicts):
-        objective = loop.config.objective
-        outcome = await loop.laboratory.gates(
-            source, track=objective.track, tier=objective.tier, label=f"{experiment.id}/gates-{attempt.number}"
-        )
-        *before, last = outcome.verdicts
-        cost = {"cost": asdict(outcome.cost)} if outcome.cost is not None else {}
-        verdicts.extend([*before, replace(last, detail={**last.detail, **cost})])
-    return verdicts
+    objective = loop.config.objective
+    climbed = await climb(
+        source,
+        loop.laboratory,
+        track=objective.track,
+        tier=objective.tier,
+        label=f"{experiment.id}/gates-{attempt.number}",
+        identity=lambda: _identity(loop, experiment, attempt, source),
+        max_exponent=loop.config.search.max_exponent,
+    )
+    return climbed.verdicts
 
 
 async def trial(loop: Loop, experiment_id: str) -> Route:
@@ -134,7 +130,14 @@ async def trial(loop: Loop, experiment_id: str) -> Route:
     objective = loop.config.objective
     for seed in objective.seeds:
         for task in objective.tasks:
-            request = TrialRequest(objective.track, objective.tier, task, seed, salt=objective.salt or "")
+            request = TrialRequest(
+                objective.track,
+                objective.tier,
+                task,
+                seed,
+                salt=objective.salt or "",
+                learning_rates=objective.learning_rates,
+            )
             if not await _run_trial(loop, experiment, source, request):
                 return "analyse" if experiment.kind == "proposal" else "record"
     return "analyse" if experiment.kind == "proposal" else "record"
@@ -225,11 +228,6 @@ async def record(loop: Loop, experiment_id: str) -> Route:
         },
     )
     return "end"
-
-
-async def _static(source: str) -> tuple[Verdict, ...]:
-    """In a thread: compiling a hostile text may take its whole allowance of seconds, and others are at work."""
-    return await asyncio.to_thread(static_gates, source)
 
 
 async def _identity(loop: Loop, experiment: Experiment, attempt: Attempt, source: str) -> Verdict:

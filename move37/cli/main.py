@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from move37 import __version__
-from move37.cli import inspecting, replaying, running, services
+from move37.cli import examining, inspecting, replaying, running, services
 
 app = typer.Typer(
     name="move37",
@@ -19,12 +19,16 @@ app = typer.Typer(
 )
 
 _CAMPAIGNS = "Campaigns"
+_PROGRAMS = "One program"
 _READING = "Reading the memory"
 _SETUP = "Set-up"
 
 app.command("run", rich_help_panel=_CAMPAIGNS)(running.run)
 app.command("resume", rich_help_panel=_CAMPAIGNS)(running.resume)
 app.command("replay", rich_help_panel=_CAMPAIGNS)(replaying.replay)
+app.command("gates", rich_help_panel=_PROGRAMS)(examining.gates)
+app.command("evaluate", rich_help_panel=_PROGRAMS)(examining.evaluate)
+app.command("tasks", rich_help_panel=_PROGRAMS)(examining.tasks)
 app.command("status", rich_help_panel=_READING)(inspecting.status)
 app.command("lineage", rich_help_panel=_READING)(inspecting.lineage)
 app.command("show", rich_help_panel=_READING)(inspecting.show)

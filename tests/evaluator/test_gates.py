@@ -1,50 +1,21 @@
-"""The dynamic gates against honest programs and planted cheats: every cheat is caught, by the gate and reason meant."""
+"""The dynamic gates against honest programs and planted ones: each is stopped by the gate and for the reason meant."""
 
 import pytest
 
+from benchmarks.honest import grammar_programs, references
+from benchmarks.planted import at
+from benchmarks.planted_program import HEAD, Planted, mixer
 from evaluator import tiers
+from evaluator.cost import growth
 from evaluator.errors import UnknownTier, WireError
+from evaluator.gates import limits
 from evaluator.gates.ladder import run_gates
 from evaluator.gates.specimen import Specimen
-from evaluator.gating import DYNAMIC_GATES, GateReport, gate_phases, read_gate_reply
+from evaluator.gating import DYNAMIC_GATES, MAX_WARNINGS, WARNING_CAP, GateReport, gate_phases, read_gate_reply
 from evaluator.phases import MESSAGE_CAP
 from evaluator.program import load
+from evaluator.static_gate import static_gates
 from evaluator.wire import control, read_control
-
-HEAD = """
-import math
-import torch
-from torch import nn
-import torch.nn.functional as F
-
-class Attention(nn.Module):
-    def __init__(self, d, causal=True):
-        super().__init__()
-        self.qkv, self.out, self.causal = nn.Linear(d, 3 * d, bias=False), nn.Linear(d, d, bias=False), causal
-    def forward(self, x):
-        q, k, v = self.qkv(x).unsqueeze(1).chunk(3, dim=-1)
-        return self.out(F.scaled_dot_product_attention(q, k, v, is_causal=self.causal).squeeze(1))
-"""
-
-
-def mixer(forward: str, init: str = "pass") -> str:
-    """A program with one module; `forward` is the body after `a = self.honest(x)`."""
-    body = "\n".join("        " + line for line in forward.strip().splitlines())
-    setup = "\n".join("        " + line for line in init.strip().splitlines())
-    return f"""{HEAD}
-class Mixer(nn.Module):
-    def __init__(self, d):
-        super().__init__()
-        self.honest = Attention(d)
-{setup}
-    def forward(self, x):
-        a = self.honest(x)
-{body}
-
-def build_mixer(d_model, layer_index, n_layers):
-    return Mixer(d_model)
-"""
-
 
 HONEST = {
     "attention": mixer("return a"),
@@ -53,12 +24,12 @@ HONEST = {
 L = x.shape[1]
 k = torch.exp(-self.rate.abs() * torch.arange(L, dtype=x.dtype)[:, None])
 y = torch.fft.irfft(torch.fft.rfft(x, 2 * L, dim=1) * torch.fft.rfft(k, 2 * L, dim=0), 2 * L, dim=1)[:, :L]
-return y
+return a + y
 """,
         "self.rate = nn.Parameter(torch.ones(d) * 0.3)",
     ),
     "float32_inside": mixer(
-        "return torch.fft.irfft(torch.fft.rfft(a.float(), 256, dim=1), 256, dim=1)[:, :x.shape[1]].to(x.dtype)"
+        "return torch.fft.irfft(torch.fft.rfft(a.float(), 2048, dim=1), 2048, dim=1)[:, :x.shape[1]].to(x.dtype)"
     ),
     "complex_parameters": mixer(
         """
@@ -66,12 +37,27 @@ s, out = torch.zeros(x.shape[0], x.shape[2], dtype=self.pole.dtype), []
 for t in range(x.shape[1]):
     s = s * torch.sigmoid(self.pole.abs()) + x[:, t]
     out.append(s.real)
-return torch.stack(out, dim=1)
+return a + torch.stack(out, dim=1)
 """,
         "self.pole = nn.Parameter(torch.randn(d, dtype=torch.complex64))",
     ),
     "compiled": mixer("return a").replace("class Mixer", "@torch.compile\ndef f(x):\n    return x\n\nclass Mixer"),
     "data_dependent": mixer("return a if x.abs().max().item() < 1e30 else a * 0"),
+    "float32_convolution_inside": mixer(
+        """
+n = 2 * x.shape[1]
+decay = torch.exp(-0.2 * torch.arange(x.shape[1]))[:, None]
+y = torch.fft.irfft(torch.fft.rfft(x.float(), n, dim=1) * torch.fft.rfft(decay, n, dim=0), n, dim=1)
+return a + y[:, :x.shape[1]].to(x.dtype)
+"""
+    ),
+    "half_precision_inside": mixer(
+        "return a + (x.bfloat16() @ self.weight.bfloat16()).to(x.dtype)",
+        "self.weight = nn.Parameter(torch.randn(d, d) / d ** 0.5)",
+    ),
+    "last_length_remembered": mixer("self.length = x.shape[1]\nreturn a", "self.length = 0"),
+    "a_parameter_in_reserve": mixer("return a", "self.spare = nn.Parameter(torch.zeros(d))"),
+    "no_parameters": mixer("return x", "self.honest = nn.Identity()"),
     "mask_cached_in_the_module": HEAD
     + """
 CACHE = {}
@@ -112,79 +98,12 @@ def build_mixer(d_model, layer_index, n_layers):
     return Mixer(d_model)
 """
 
-CHEATS = {
-    "attends_to_everything": (HEAD + "def build_mixer(d, i, n): return Attention(d, causal=False)", "not_causal"),
-    "in_the_second_layer_only": (HEAD + "def build_mixer(d, i, n): return Attention(d, causal=i == 0)", "not_causal"),
-    "shift_by_one": (mixer("return a + 1e-3 * F.pad(x, (0, 0, 0, 1))[:, 1:]"), "not_causal"),
-    "bidirectional_chunk": (
-        mixer(
-            """
-B, L, D = x.shape
-p = F.pad(x, (0, 0, 0, -L % 16)).view(B, -1, 16, D)
-return p.mean(2, keepdim=True).expand_as(p).reshape(B, -1, D)[:, :L]
-"""
-        ),
-        "not_causal",
-    ),
-    "behind_a_gate_that_is_zero_at_first": (
-        mixer("return a + self.gate * x.mean(1, keepdim=True)", "self.gate = nn.Parameter(torch.zeros(d))"),
-        "not_causal",
-    ),
-    "only_in_long_sequences": (mixer("return a + (x.mean(1, keepdim=True) if x.shape[1] > 40 else 0)"), "not_causal"),
-    "only_in_evaluation": (mixer("return a if self.training else a + x.mean(1, keepdim=True)"), "not_causal"),
-    "top_k_over_time": (
-        mixer(
-            """
-score = x.mean(-1)
-chosen = score >= score.topk(max(1, x.shape[1] // 2), dim=1).values[:, -1:]
-return a * chosen[..., None]
-"""
-        ),
-        "not_causal",
-    ),
-    "normalised_over_time": (mixer("return a / a.abs().amax(dim=1, keepdim=True)"), "not_causal"),
-    "fft_that_wraps": (
-        mixer("return torch.fft.irfft(torch.fft.rfft(x, dim=1) * 0.9, n=x.shape[1], dim=1).roll(-1, 1)"),
-        "not_causal",
-    ),
-    "batch_norm": (
-        mixer("return self.norm(a.transpose(1, 2)).transpose(1, 2)", "self.norm = nn.BatchNorm1d(d)"),
-        "forward_failed",  # it cannot even take a batch of one in train mode
-    ),
-    "batch_mean": (mixer("return a + x.mean(0, keepdim=True)"), "batch_dependent"),
-    "batch_mean_in_evaluation": (
-        mixer("return a if self.training else a - x.mean(0, keepdim=True)"),
-        "batch_dependent",
-    ),
-    "state_between_calls": (
-        mixer("self.seen = self.seen + 1\nreturn a * self.seen", "self.seen = 0"),
-        "stateful",
-    ),
-    "noise": (mixer("return a + 0.1 * torch.randn_like(a)"), "stateful"),
-    "dropout": (mixer("return F.dropout(a, 0.1, self.training)"), "stateful"),
-    "wrong_width": (mixer("return a[..., :-1]"), "wrong_shape"),
-    "a_tuple": (mixer("return a, None"), "wrong_shape"),
-    "shorter_when_long": (mixer("return a[:, :60]"), "wrong_shape"),
-    "always_float32": (mixer("return a.float()"), "wrong_dtype"),
-    "float64_fails": (mixer("return a + x @ torch.eye(x.shape[-1], dtype=torch.float32)"), "forward_failed"),
-    "nan": (mixer("return a / (a - a)"), "non_finite"),
-    "gradient_of_sqrt_at_zero": (mixer("return a + torch.sqrt(a * 0)"), "non_finite"),
-    "too_large": (mixer("return a", "self.more = nn.Parameter(torch.zeros(100_000))"), "over_budget"),
-    "does_not_build": (mixer("return a", "raise ValueError('no such size')"), "fake_build_failed"),
-    "does_not_load": ("import torch\nraise ValueError(1)\n", "build_failed"),
-    "exits": (mixer("raise SystemExit(0)"), "fake_build_failed"),
-    "not_a_module": ("def build_mixer(d, i, n): return 3", "build_failed"),
-    "unprintable_error": (
-        "class E(Exception):\n    def __str__(self): raise RuntimeError\ndef build_mixer(d, i, n): raise E('\\ud800')",
-        "fake_build_failed",
-    ),
-    "fails_on_one_position": (mixer("return a + 0 * x[:, [1]]"), "forward_failed"),
-}
+SHORT_LIMIT_S = 4.0
 
 
-def gates(source: str, tier: str = "smoke") -> GateReport:
+def gates(source: str, tier: str = "smoke", max_exponent: float | None = None) -> GateReport:
     # Through the wire format, as the host would read it.
-    return read_gate_reply(read_control(control(run_gates(source, "sequence", tier)).payload))
+    return read_gate_reply(read_control(control(run_gates(source, "sequence", tier, max_exponent)).payload))
 
 
 @pytest.mark.parametrize("name", HONEST)
@@ -193,19 +112,46 @@ def test_honest_programs_pass_all_gates(name: str) -> None:
     assert report.first_failure is None
     assert report.accepted
     assert [verdict.gate for verdict in report.verdicts] == list(DYNAMIC_GATES)
+    assert all(verdict.message for verdict in report.verdicts)
     assert report.cost is not None
     assert report.cost.parameters > report.cost.mixer_parameters
 
 
-@pytest.mark.parametrize("name", CHEATS)
-def test_planted_cheats_are_caught_for_the_right_reason(name: str) -> None:
-    source, reason = CHEATS[name]
-    report = gates(source)
-    assert not report.accepted
-    assert report.cost is None
+@pytest.mark.parametrize(("name", "source"), [*references(), *grammar_programs(20, seed=1)])
+def test_no_honest_program_is_accused(name: str, source: str) -> None:
+    report = gates(source, "micro" if len(name) % 2 else "smoke")
+    assert report.first_failure is None
+    assert report.warnings == ()
+
+
+@pytest.mark.parametrize("planted", at("gates"), ids=lambda planted: planted.name)
+def test_planted_programs_are_stopped_where_and_why_they_should_be(
+    planted: Planted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if planted.reason == "too_slow":
+        monkeypatch.setattr(limits, "STEP_LIMIT_S", SHORT_LIMIT_S)
+    report = gates(planted.source)
     assert report.first_failure is not None
-    assert report.first_failure.reason == reason
+    assert (report.first_failure.gate, report.first_failure.reason) == (planted.gate, planted.reason)
+    assert report.cost is None
+    assert ". Cure: " in report.first_failure.message
     assert report.first_failure.message.endswith(".")
+
+
+@pytest.mark.parametrize("planted", at("static"), ids=lambda planted: planted.name)
+def test_planted_programs_that_need_not_run_are_stopped_on_the_host(planted: Planted) -> None:
+    verdict = static_gates(planted.source)[-1]
+    assert (verdict.gate, verdict.reason) == (planted.gate, planted.reason)
+
+
+@pytest.mark.parametrize("planted", at("trained", "audit"), ids=lambda planted: planted.name)
+def test_planted_programs_that_wait_pass_the_gates(planted: Planted) -> None:
+    assert static_gates(planted.source)[-1].passed
+    assert gates(planted.source).accepted
+
+
+def test_every_planted_program_of_the_gates_passes_the_static_ones() -> None:
+    assert [planted.name for planted in at("gates") if not static_gates(planted.source)[-1].passed] == []
 
 
 def test_a_failure_names_the_line_of_the_program() -> None:
@@ -214,21 +160,81 @@ def test_a_failure_names_the_line_of_the_program() -> None:
     assert source.splitlines()[failure.line - 1].strip() == "return a @ x"
 
 
+def test_a_sleeper_is_told_on_which_line_it_slept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "STEP_LIMIT_S", 0.5)
+    source = mixer("b = 1\nwhile True: pass\nreturn a")
+    failure = gates(source).first_failure
+    assert failure.reason == "too_slow"
+    assert source.splitlines()[failure.line - 1].strip() == "while True: pass"
+
+
 def test_a_leak_is_described_with_position_and_size() -> None:
-    failure = gates(CHEATS["only_in_evaluation"][0]).first_failure
+    source = next(planted.source for planted in at("gates") if planted.name == "only_in_evaluation")
+    failure = gates(source).first_failure
     assert failure.gate == "causality"
     assert "eval mode" in failure.message
     assert "position" in failure.message
 
 
+def test_a_message_is_bounded_and_keeps_its_cure() -> None:
+    failure = gates(mixer("raise ValueError('x' * 5000)")).first_failure
+    assert len(failure.message) <= MESSAGE_CAP
+    assert failure.message.endswith("hard-code no size.")
+
+
 def test_quadratic_and_linear_programs_are_told_apart() -> None:
-    assert gates(HONEST["attention"]).cost.length_exponent > 1.6
+    assert gates(HONEST["attention"]).cost.length_exponent == pytest.approx(2.0, abs=0.1)
     assert gates(CUMULATIVE).cost.length_exponent == pytest.approx(1.0, abs=0.1)
+
+
+def test_growth_is_always_reported_and_limited_on_request_only() -> None:
+    refused = gates(HONEST["attention"], max_exponent=1.3).first_failure
+    assert (refused.gate, refused.reason) == ("complexity", "too_complex")
+    assert "the limit is 1.3" in refused.message
+    assert gates(CUMULATIVE, max_exponent=1.3).accepted
+    allowed = next(verdict for verdict in gates(HONEST["attention"]).verdicts if verdict.gate == "complexity")
+    assert "L^2.00" in allowed.message
+
+
+def test_a_little_quadratic_work_among_much_linear_work_shows() -> None:
+    wide = "for _ in range(4): a = self.mlp(a)\nreturn a"
+    mlp = "self.mlp = nn.Sequential(nn.Linear(d, 64 * d), nn.Linear(64 * d, d))"
+    specimen = Specimen(*load(mixer(wide, mlp)), tiers.get("sequence", "smoke"))
+    counted = growth(specimen)
+    assert counted.exponent == pytest.approx(2.0, abs=0.1)
+
+
+def test_a_limit_travels_with_the_job() -> None:
+    def job(max_exponent: float | None) -> dict[str, object]:
+        phase = gate_phases(CUMULATIVE, track="sequence", tier="micro", max_exponent=max_exponent)[0]
+        return read_control(phase.send[0].payload)
+
+    assert job(1.25)["max_exponent"] == 1.25
+    assert "max_exponent" not in job(None)
+
+
+def test_parameters_that_are_never_reached_are_a_warning() -> None:
+    report = gates(HONEST["a_parameter_in_reserve"])
+    assert "spare of layer 0" in report.warnings[0]
+
+
+def test_shapes_that_depend_on_data_are_a_warning() -> None:
+    source = mixer("kept = (x.abs() > 1e9).nonzero()\nreturn a + kept.sum()")
+    report = gates(source)
+    assert report.accepted
+    assert "shapes are known only when it runs" in report.warnings[0]
+
+
+def test_the_seconds_of_each_gate_are_told() -> None:
+    seconds: dict[str, float] = {}
+    run_gates(CUMULATIVE, "sequence", "micro", seconds=seconds)
+    assert list(seconds) == list(DYNAMIC_GATES)
+    assert min(seconds.values()) >= 0.0
 
 
 def test_the_job_for_an_unknown_tier_is_a_typed_error() -> None:
     with pytest.raises(UnknownTier, match="micro, smoke, standard"):
-        gate_phases("", track="sequence", tier="full")
+        gate_phases("", track="sequence", tier="huge")
 
 
 def test_replies_that_are_not_gate_reports_break_the_wire() -> None:
@@ -242,6 +248,9 @@ def test_replies_that_are_not_gate_reports_break_the_wire() -> None:
         good | {"verdicts": [verdicts[0] | {"reason": "made_up", "passed": False}]},
         good | {"verdicts": [verdicts[0] | {"passed": False}]},
         good | {"verdicts": [verdicts[0] | {"passed": False, "reason": "stateful"}, *verdicts[1:]]},
+        good | {"warnings": "none"},
+        good | {"warnings": [1]},
+        good | {"warnings": ["much"] * (MAX_WARNINGS + 1)},
         good | {"cost": None},
         good | {"cost": good["cost"] | {"parameters": 1.5}},
         good | {"cost": good["cost"] | {"flops_per_token": "0"}},
@@ -263,6 +272,12 @@ def test_what_a_container_says_of_a_gate_is_bounded_and_harmless() -> None:
     assert not set(verdict.message) & set("\x1b\x00\x9b\u202e\u2066\ud800")
     assert "fine\nxxx" in verdict.message
     assert verdict.detail == {}
+
+
+def test_what_a_container_warns_of_is_bounded_and_harmless() -> None:
+    warnings = read_gate_reply(refusal() | {"warnings": ["\x1b[2J" + "x" * 10_000]}).warnings
+    assert len(warnings[0]) == WARNING_CAP
+    assert "\x1b" not in warnings[0]
 
 
 @pytest.mark.parametrize(("line", "kept"), [(1, 1), (65536, 65536), (65537, None), (0, None), (-1, None), (None, None)])

@@ -13,7 +13,8 @@ from evaluator.verdict import Verdict, failed, passed
 ROOT = Path(__file__).resolve().parents[2]
 HOST_MODULES = (
     "wire", "phases", "trial", "gating", "static_gate", "tasks.registry", "tasks.streams", "tiers", "objective",
-    "catalogue", "errors", "verdict", "scoring", "tracks", "text", "compiling",
+    "catalogue", "errors", "verdict", "scoring", "tracks", "text", "compiling", "profile", "measured", "statistics",
+    "findings", "halving",
 )  # fmt: skip
 
 
@@ -49,8 +50,8 @@ def test_a_salt_is_never_written_into_the_objective() -> None:
 
 
 def test_unknown_names_say_which_exist() -> None:
-    with pytest.raises(UnknownTier, match="micro, smoke, standard"):
-        tiers.get("sequence", "full")
+    with pytest.raises(UnknownTier, match="micro, smoke, standard, full"):
+        tiers.get("sequence", "huge")
     with pytest.raises(UnknownTrack, match="sequence"):
         tiers.get("vision", "smoke")
     with pytest.raises(UnknownTask, match="noisy_recall"):

@@ -11,13 +11,23 @@ from evaluator.trial import TrialRequest, _material, score_trial, trial_phases
 
 REQUEST = TrialRequest("sequence", "micro", "recall", seed=3)
 TIMES = [1.0, 1.0, 1.0, 1.0]
-CLAIMS = {"parameters": 6400, "mixer_parameters": 100, "mlp_hidden": 40, "peak_memory_bytes": 1}
+CLAIMS = {
+    "parameters": 6400,
+    "mixer_parameters": 100,
+    "mlp_hidden": 40,
+    "peak_memory_bytes": 1,
+    "learning_rate": 0.01,
+    "runs": 1,
+    "execution": {"device": "no accelerator"},
+}
 
 
 def replies_of(final: np.ndarray, request: TrialRequest = REQUEST) -> list[object]:
     """Honest replies of a model whose logits are `final` at every checkpoint."""
+    material = _material(request)
     audit = {
-        f"logits_{index}": final[rows, position] for index, (rows, position) in enumerate(_material(request).audited)
+        f"logits_{index}": final[rows, int(np.searchsorted(material.columns, position))]
+        for index, (rows, position) in enumerate(material.audited)
     }
     everywhere = np.stack([final] * len(FRACTIONS))
     return [CLAIMS, {"logits": everywhere.copy()}, {"logits": everywhere}, audit]
@@ -137,10 +147,59 @@ def test_predicting_random_keys_is_refused() -> None:
     assert (result.status, result.reason, result.score) == ("invalid", "predicts_chance", None)
 
 
-@pytest.mark.parametrize("claims", [{}, CLAIMS | {"parameters": "many"}, CLAIMS | {"parameters": True}])
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {},
+        CLAIMS | {"parameters": "many"},
+        CLAIMS | {"parameters": True},
+        CLAIMS | {"execution": "fast"},
+        CLAIMS | {"execution": {"device": 1}},
+        CLAIMS | {"execution": {str(index): "" for index in range(99)}},
+    ],
+)
 def test_claims_that_are_no_numbers_break_the_wire(claims: dict[str, object]) -> None:
     with pytest.raises(WireError):
         score_trial(REQUEST, [claims, *replies_of(random_logits())[1:]], TIMES)
+
+
+def test_what_the_container_says_of_its_execution_is_bounded_and_harmless() -> None:
+    said = CLAIMS | {"execution": {"device\x1b": "\x1b[2J" + "x" * 5000}}
+    claims = score_trial(REQUEST, [said, *replies_of(random_logits())[1:]], TIMES).claims
+    ((name, text),) = claims.items()
+    assert "\x1b" not in name + text
+    assert len(text) <= 200
+
+
+def test_text_is_scored_in_bits_per_byte() -> None:
+    """A model that knows nothing but the alphabet costs log2 V bits a token, and its worth is what is left of eight."""
+    request = TrialRequest("sequence", "micro", "byte_lm", seed=0)
+    material = _material(request)
+    uniform = np.zeros((*material.asked.tokens.shape, material.task.vocabulary), np.float32)
+    result = score_trial(request, replies_of(uniform, request), TIMES)
+    bits = np.log2(material.task.vocabulary) / material.task.bytes_per_token
+    assert result.metrics["bits_per_byte"] == pytest.approx(bits)
+    assert result.score == pytest.approx(1 - bits / 8)
+    assert "normalised_accuracy" not in result.metrics
+
+
+def test_only_the_columns_that_are_scored_come_back() -> None:
+    request = TrialRequest("sequence", "micro", "byte_lm", seed=0)
+    material = _material(request)
+    assert material.columns.size == material.task.scored_columns < material.task.length
+    assert not material.batch.scored[:, np.setdiff1d(np.arange(material.task.length), material.columns)].any()
+    assert np.isin(material.cuts, material.columns).all()
+    (logits,) = trial_phases("", request)[2].reply
+    assert logits.shape == (4, *material.asked.tokens.shape, material.task.vocabulary)
+
+
+def test_an_auto_encoder_is_asked_once_and_not_audited() -> None:
+    request = TrialRequest("sequence", "micro", "compression", seed=0)
+    assert [phase.name for phase in trial_phases("", request)] == ["train", "predict"]
+    material = _material(request)
+    known = np.eye(material.task.vocabulary, dtype=np.float32)[material.batch.targets]
+    result = score_trial(request, [CLAIMS, {"logits": np.stack([known] * 4)}], TIMES[:2])
+    assert (result.status, result.score) == ("ok", pytest.approx(1.0))
 
 
 def test_too_few_replies_break_the_wire() -> None:

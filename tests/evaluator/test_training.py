@@ -1,5 +1,7 @@
 """Skeleton and trainer: matched parameters, the optimiser against torch's own, repeatability, divergence, snapshots."""
 
+import time
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -7,12 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from evaluator import tiers
+from evaluator import execution, tiers
 from evaluator.program import CandidateError, load
-from evaluator.skeleton import build_model, parameter_count
+from evaluator.skeleton import Sizes, build_model, parameter_count
 from evaluator.tasks import registry, streams
 from evaluator.tiers import BUDGET_TOLERANCE
-from evaluator.trainer import FlatParameters, Training, learning_rates, train
+from evaluator.trainer import FlatParameters, LossWatch, Training, learning_rates, predict, train
+from evaluator.worker import _Run, chosen
 
 MICRO = tiers.get("sequence", "micro")
 LINEAR = """
@@ -162,3 +165,85 @@ def test_the_learning_rate_warms_up_and_decays_to_the_floor() -> None:
 def test_training_learns_what_it_should() -> None:
     assert registry.get("recall").chance < 0.2
     assert run(LINEAR.replace("WIDTH", "8")).loss < np.log(16)
+
+
+def test_a_loss_that_never_moves_is_typed_stall() -> None:
+    watch = LossWatch(MICRO.recipe, 100, every=1)
+    for step in range(1, 101):
+        watch.see(step, torch.tensor(2.77))
+    with pytest.raises(CandidateError) as caught:
+        watch.close()
+    assert caught.value.reason == "stalled"
+    assert "2.77 at first, 2.77 at the end" in caught.value.message
+
+
+def test_a_loss_that_falls_is_no_stall_and_its_late_mean_is_kept() -> None:
+    watch = LossWatch(MICRO.recipe, 100, every=1)
+    for step in range(1, 101):
+        watch.see(step, torch.tensor(3.0 - step / 100))
+    watch.close()
+    assert watch.late == pytest.approx(3.0 - 0.955, abs=1e-3)
+
+
+def test_a_step_that_another_form_makes_faster_is_launched_that_way_and_the_reason_says_so() -> None:
+    calls = []
+
+    def form(name: str, seconds: float):
+        def step(*_: torch.Tensor) -> torch.Tensor:
+            calls.append(name)
+            time.sleep(seconds)
+            return torch.zeros(())
+
+        return lambda: step
+
+    def broken():
+        raise RuntimeError("no compiler here")
+
+    where = execution.choose(MICRO.recipe)
+    batch = (torch.zeros(1),) * 3
+    forms = {"plain": form("plain", 0.004), "graph": form("graph", 0.001), "compiled": broken}
+    step, reasons = execution.fastest(where, forms, batch)
+    calls.clear()
+    step(*batch)
+    assert calls == ["graph"]
+    assert reasons["step"].startswith("graph: measured plain")
+    assert "no compiler here" in reasons["no compiled"]
+    _, reasons = execution.fastest(where, {"plain": form("plain", 0.001), "graph": form("graph", 0.003)}, batch)
+    assert reasons["step"].startswith("plain: measured")
+
+
+def test_half_precision_is_announced_where_the_device_does_without() -> None:
+    where = execution.choose(replace(MICRO.recipe, precision="bfloat16"))
+    assert where.autocast == where.accelerated
+    assert "bfloat16" in where.reasons["precision"]
+
+
+def test_an_auto_encoder_sees_nothing_but_the_last_position() -> None:
+    builder, kind = load(LINEAR.replace("WIDTH", "8"))
+    model, _ = build_model(builder, kind, MICRO, 16, 0, decoded=12)
+    tokens = torch.randint(16, (3, 12), generator=torch.Generator().manual_seed(0))
+    other = tokens.clone()
+    other[:, :-1] = 0  # the layers mix nothing over time, so the last position's state is unchanged
+    torch.testing.assert_close(model(tokens), model(other))
+    assert model(tokens).shape == (3, 12, 16)
+    assert not torch.allclose(model(tokens)[:, 0], model(tokens)[:, 1])
+
+
+def test_columns_are_columns_of_the_whole() -> None:
+    model, _ = built(LINEAR.replace("WIDTH", "8"))
+    tokens = torch.randint(16, (5, 12), generator=torch.Generator().manual_seed(0))
+    columns = torch.tensor([1, 4, 11])
+    torch.testing.assert_close(predict(model, tokens, columns, rows=2), predict(model, tokens)[:, columns])
+
+
+def a_run(rate: float, late: float | None) -> _Run:
+    sizes = Sizes(1, 1, ())
+    if late is None:
+        return _Run(rate, sizes, None, CandidateError("diverged", f"at {rate}"))
+    return _Run(rate, sizes, Training((), late, late, {}), None)
+
+
+def test_a_sweep_keeps_the_rate_with_the_lowest_late_loss_and_forgives_the_others() -> None:
+    assert chosen([a_run(1e-3, 2.0), a_run(1e-2, 1.0), a_run(1.0, None)]).rate == 1e-2
+    with pytest.raises(CandidateError, match=r"at 0\.1"):
+        chosen([a_run(0.1, None), a_run(1.0, None)])

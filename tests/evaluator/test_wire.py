@@ -125,7 +125,7 @@ def test_control_messages_that_are_not_sent(message: dict[str, object]) -> None:
 @settings(max_examples=40)
 @given(
     hnp.arrays(
-        st.sampled_from([np.float32, np.int64, np.int32, np.uint8]),
+        st.sampled_from([np.float32, np.int64, np.int32, np.uint16, np.uint8]),
         hnp.array_shapes(min_dims=1, max_dims=3, min_side=0),
     )
 )

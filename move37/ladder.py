@@ -1,0 +1,78 @@
+"""The gate ladder from the host's side: static gates, identity, then the gates that run the program in a sandbox.
+
+One climb for campaigns and for `move37 gates`. It stops at the first failure; the measured cost comes with a program
+that is accepted. What "tried before" means is the caller's business: it passes the identity gate in.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from evaluator.gating import CostProfile
+from evaluator.static_gate import static_gates
+from evaluator.verdict import Verdict
+from move37.laboratory import Laboratory
+
+Identity = Callable[[], Awaitable[Verdict]]
+
+
+@dataclass(frozen=True)
+class Climb:
+    """How far a program came. `warnings` are what the gates noticed and let pass."""
+
+    verdicts: tuple[Verdict, ...]
+    cost: CostProfile | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def failure(self) -> Verdict | None:
+        """The verdict that stopped it, if any."""
+        return next((verdict for verdict in self.verdicts if not verdict.passed), None)
+
+    @property
+    def accepted(self) -> bool:
+        return self.failure is None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON of `move37 gates`."""
+        failure = self.failure
+        return {
+            "accepted": failure is None,
+            "reason": "ok" if failure is None else failure.reason,
+            "message": "accepted by every gate" if failure is None else failure.message,
+            "line": None if failure is None else failure.line,
+            "warnings": list(self.warnings),
+            "verdicts": [verdict.as_dict() for verdict in self.verdicts],
+            "cost": None if self.cost is None else self.cost.as_dict(),
+        }
+
+
+async def static(source: str | bytes, *, track: str = "sequence") -> tuple[Verdict, ...]:
+    """The static gates, in a thread: compiling a hostile text may take its whole allowance of seconds, and others are
+    at work."""
+    return await asyncio.to_thread(static_gates, source, track=track)
+
+
+async def climb(
+    source: str | bytes,
+    laboratory: Laboratory,
+    *,
+    track: str,
+    tier: str,
+    label: str,
+    identity: Identity,
+    max_exponent: float | None = None,
+) -> Climb:
+    """Up the ladder to the first failure."""
+    verdicts = list(await static(source, track=track))
+    if all(verdict.passed for verdict in verdicts):
+        verdicts.append(await identity())
+    if not all(verdict.passed for verdict in verdicts):
+        return Climb(tuple(verdicts))
+    text = source if isinstance(source, str) else source.decode("utf-8")
+    outcome = await laboratory.gates(text, track=track, tier=tier, label=label, max_exponent=max_exponent)
+    *before, last = outcome.verdicts
+    cost = {"cost": asdict(outcome.cost)} if outcome.cost is not None else {}
+    verdicts.extend([*before, replace(last, detail={**last.detail, **cost})])
+    return Climb(tuple(verdicts), outcome.cost, outcome.warnings)
