@@ -20,9 +20,11 @@ from agents.embedded.genome import (
 )
 from agents.embedded.library import catalogue_library
 from agents.embedded.render import Heading, program
-from evaluator import catalogue
+from evaluator import catalogue, tiers
+from evaluator.program import CandidateError, load
+from evaluator.skeleton import build_model
 
-_D_MODEL, _N_LAYERS = 32, 2
+_TIER = tiers.get("sequence", "smoke")
 _RULES = ("alternate", "first", "last")
 
 
@@ -33,17 +35,30 @@ def references() -> Iterator[tuple[str, str]]:
 
 
 def grammar_programs(count: int, seed: int = 0) -> Iterator[tuple[str, str]]:
-    """Design and source of `count` different designs that fit a small tier's budget, the same for the same seed."""
+    """Design and source of `count` different designs within the smoke tier's budget, the same for the same seed."""
     rng = random.Random(seed)
     library = catalogue_library()
     seen: set[str] = set()
     while len(seen) < count:
         mixer = _mixer(rng)
         text = design_text(mixer)
-        if text in seen or not fits(mixer, _D_MODEL, _N_LAYERS):
+        if text in seen or not fits(mixer, _TIER.d_model, _TIER.n_layers):
             continue
-        seen.add(text)
-        yield text, program(mixer, Heading("A random design.", "Drawn from the grammar.", "None."), library)
+        source = program(mixer, Heading("A random design.", "Drawn from the grammar.", "None."), library)
+        if _within_budget(source):
+            seen.add(text)
+            yield text, source
+
+
+def _within_budget(source: str) -> bool:
+    # `fits` goes by an estimate; a program that is refused for its true size is not accused wrongly.
+    try:
+        build_model(*load(source), _TIER, vocabulary=2, seed=0)
+    except CandidateError as error:
+        if error.reason != "over_budget":
+            raise
+        return False
+    return True
 
 
 def _mixer(rng: random.Random) -> Mixer:

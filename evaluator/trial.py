@@ -118,7 +118,7 @@ def _material(request: TrialRequest) -> _Material:
     # One position out of each quarter of the columns, drawn after the data.
     audited = []
     for low, high in pairwise(int(edge) for edge in np.linspace(0, columns.size - 1, AUDIT_LENGTHS + 1)):
-        position = int(columns[rng.integers(max(1, low), max(2, high))])
+        position = int(columns[min(int(rng.integers(max(1, low), max(2, high))), columns.size - 1)])
         rows = rng.choice(tier.evaluation_sequences, size=min(AUDIT_ROWS, tier.evaluation_sequences), replace=False)
         audited.append((np.sort(rows), position))
     candidates = [np.flatnonzero(row) if row.any() else columns for row in batch.scored]

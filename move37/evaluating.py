@@ -24,7 +24,7 @@ from evaluator.tasks import registry
 from evaluator.trial import TrialRequest
 from evaluator.verdict import Verdict
 from memory.identity import l0
-from move37.errors import CampaignPaused, ConfigError
+from move37.errors import ConfigError
 from move37.laboratory import SandboxLaboratory, TrialOutcome
 from move37.ladder import Climb, climb
 
@@ -354,15 +354,6 @@ def _trial_json(row: TrialRow) -> dict[str, Any]:
 def default_parallel() -> int:
     """One trial per core, at most two: a trial takes one thread and up to a few hundred MiB."""
     return max(1, min(2, os.cpu_count() or 1))
-
-
-def check_accelerator(track: str, tier: str) -> None:
-    """Raises CampaignPaused where a tier needs an accelerator and the host has none. The driver says, not torch."""
-    if tiers.get(track, tier).accelerator and not Path("/dev/nvidiactl").exists():
-        raise CampaignPaused(
-            f"tier '{tier}' needs a GPU and this machine shows none (no /dev/nvidiactl): choose a smaller tier, "
-            f"one of {', '.join(name for name in tiers.names(track) if not tiers.get(track, name).accelerator)}"
-        )
 
 
 def task_rows(track: str) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
+from evaluator import tiers
 from evaluator.errors import WireError
 from evaluator.gating import CostProfile, gate_phases, read_gate_reply
 from evaluator.profile import CostReport, profile_phases, read_profile_reply
@@ -185,3 +186,12 @@ def _processor() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
+
+
+def require_accelerator(track: str, tier: str) -> None:
+    """Raises CampaignPaused where a tier needs an accelerator and the host has none. The driver says, not torch."""
+    if tiers.get(track, tier).accelerator and not Path("/dev/nvidiactl").exists():
+        raise CampaignPaused(
+            f"tier '{tier}' needs a GPU and this machine shows none (no /dev/nvidiactl): choose a smaller tier, "
+            f"one of {', '.join(name for name in tiers.names(track) if not tiers.get(track, name).accelerator)}"
+        )

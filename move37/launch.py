@@ -24,7 +24,7 @@ from move37.campaign import Ending, drive
 from move37.config import CampaignConfig, validate
 from move37.errors import CampaignPaused, ConfigError
 from move37.keys import api_key
-from move37.laboratory import SandboxLaboratory
+from move37.laboratory import SandboxLaboratory, require_accelerator
 from move37.loop import Loop, Notify
 from move37.turnstile import Turnstile
 from move37.workspace import Workspace
@@ -48,9 +48,10 @@ def resolved(config: CampaignConfig) -> CampaignConfig:
 
     Raises:
         ConfigError: a remote endpoint without a key, an unusable base URL, no or several models.
-        CampaignPaused: the endpoint cannot be reached.
+        CampaignPaused: the endpoint cannot be reached, or the tier needs a GPU and there is none.
     """
     settings = config.model
+    require_accelerator(config.objective.track, config.objective.tier)
     try:
         if settings.base_url is not None and settings.name is None:
             name = asyncio.run(only_model(settings.base_url, api_key()))

@@ -89,7 +89,7 @@ def _leaf_cost(node: Leaf, d_model: int) -> float:
         case Leaf(kind="ShortConvolution"):
             return int(node["kernel_size"]) / d_model
         case Leaf(kind="DeltaRule"):
-            return 4.0 + 3 * int(node["kernel_size"]) / d_model
+            return 4.0 + 3 * int(node["kernel_size"]) / d_model + (1.0 if node["gated"] else 0.0)
         case Leaf(kind="GatedLinearAttention"):
             decay = 2 * min(16, d_model // 2) + 3 * int(node["kernel_size"])
             return 4.0 + decay / d_model + (1.0 if node["output_gate"] else 0.0)
@@ -131,9 +131,13 @@ def abilities(mixer: Mixer, n_layers: int) -> Abilities:
     return Abilities(
         content=max(_content(component) for component in components),
         selection=min(1.0, selection + (0.05 if gated else 0.0)),
-        shift=any(component.kind in SHIFTING for component in components),
+        shift=any(_shifts(component) for component in components),
         mixes=any(component.kind != "PointwiseMLP" for component in components),
     )
+
+
+def _shifts(component: Leaf) -> bool:
+    return component.kind in SHIFTING and dict(component.settings).get("kernel_size") != 1
 
 
 def _content(component: Leaf) -> float:

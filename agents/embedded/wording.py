@@ -110,8 +110,8 @@ SETTINGS: Mapping[str, str] = {
     "the channel MLP would otherwise have.",
     "gated": "A scalar decay in front of the delta rule clears the state when the input asks for it; it also lets "
     "pairs fade that are asked for late, and must first be learnt not to.",
-    "d_state": "More modes per channel give the kernel more time scales. The kernel stays the same for every input, "
-    "so no look-up by content is gained.",
+    "d_state": "A larger state gives a fixed kernel more time scales, and a selective one room for more directions to "
+    "write to; by itself it adds no look-up by content.",
     "expansion": "A wider state holds more channels side by side and takes the parameters from the channel MLP.",
 }
 
@@ -119,7 +119,7 @@ SETTINGS: Mapping[str, str] = {
 def mechanism(change: Change, weakest: str, rng: random.Random) -> str:
     """Two or three sentences: what changes, what the component computes, what it should do to the weakest task."""
     if change.operator == "setting":
-        name = change.label.split(" ")[1]
+        name = change.label.rpartition("set ")[2].split(" ")[0]  # of two steps, "replace ..., then set ...", the last
         return f"{SETTINGS[name]} Only this setting changes, so the measurement isolates it. {weakest}"
     sentence = rng.choice(MEMORY[change.component])
     if change.operator == "removal":

@@ -21,7 +21,8 @@ from evaluator.tiers import Tier
 JITTER_STD = 0.1
 # What torch says of tensors on two devices, and of a device that is not there; on real and on fake tensors.
 _DEVICE_TROUBLE = (
-    "same device", "different devices", "expected device", "Device Propagation", "CUDA", "cuda devices", "NVIDIA", "meta tensor",
+    "same device", "different devices", "expected device", "Device Propagation", "CUDA", "cuda devices", "NVIDIA",
+    "meta tensor",
 )  # fmt: skip
 
 

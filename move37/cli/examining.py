@@ -110,6 +110,7 @@ def evaluate(
 
     from move37 import evaluating
     from move37.cli.inspecting import write_json
+    from move37.laboratory import require_accelerator
 
     long_running()
     source = evaluating.read_program(program)
@@ -124,7 +125,7 @@ def evaluate(
         parallel=parallel,
         with_cost=not no_cost,
     )
-    evaluating.check_accelerator(track, tier)
+    require_accelerator(track, tier)
     result, level = asyncio.run(_evaluate(source, question, sandbox, accept_unsafe=accept_unsafe, quiet=as_json))
     if as_json:
         write_json(evaluating.as_json(result, file=str(program), sandbox=level))

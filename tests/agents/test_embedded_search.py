@@ -12,12 +12,15 @@ import pytest
 
 from agents import researcher
 from agents.contexts import Brief, HistoryItem, LessonView, ProgramView, ResearchContext
+from agents.embedded.changes import Change
 from agents.embedded.evidence import components_of
-from agents.embedded.genome import Mixer, per_layer, read_design
+from agents.embedded.genome import Mixer, leaf, per_layer, read_design
 from agents.embedded.library import catalogue_library, catalogue_sources
 from agents.embedded.model import answer
+from agents.embedded.priors import abilities, cost
 from agents.embedded.program import read_program
 from agents.embedded.render import Heading, program
+from agents.embedded.wording import SETTINGS, mechanism
 from agents.replies import Hypothesis
 from prompts.loader import Prompts
 
@@ -142,3 +145,16 @@ def test_exhausted_neighbourhood_leads_two_steps_away(prompts: Prompts, brief: B
     hypothesis = campaign.step()
     assert campaign.repeats == 0
     assert ", then " in hypothesis.change
+
+
+def test_a_proposal_of_two_steps_explains_the_setting_it_ends_with() -> None:
+    label = "replace ShortConvolution by DeltaRule, then set n_heads of DeltaRule to 4"
+    change = Change("setting", label, "DeltaRule", Mixer(leaf("DeltaRule", n_heads=4)))
+    assert mechanism(change, "", random.Random(0)).startswith(SETTINGS["n_heads"])
+
+
+def test_a_gate_costs_parameters_and_a_kernel_of_one_shifts_nothing() -> None:
+    assert cost(leaf("DeltaRule", gated=True), 32) - cost(leaf("DeltaRule"), 32) == pytest.approx(1.0)
+    assert abilities(Mixer(leaf("DeltaRule")), 2).shift
+    assert not abilities(Mixer(leaf("DeltaRule", kernel_size=1)), 2).shift
+    assert not abilities(Mixer(leaf("GatedRecurrence")), 2).shift

@@ -119,7 +119,8 @@ def test_honest_programs_pass_all_gates(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "source"), [*references(), *grammar_programs(20, seed=1)])
 def test_no_honest_program_is_accused(name: str, source: str) -> None:
-    report = gates(source, "micro" if len(name) % 2 else "smoke")
+    del name
+    report = gates(source)
     assert report.first_failure is None
     assert report.warnings == ()
 

@@ -164,9 +164,10 @@ def test_a_file_that_is_not_there_is_a_usage_error(cli: Cli) -> None:
 def test_a_tier_that_needs_a_gpu_says_so_where_there_is_none(cli: Cli, program: Path) -> None:
     if Path("/dev/nvidiactl").exists():
         pytest.skip("this machine has a GPU")
-    said = cli("evaluate", str(program), "--tier", "full", *UNSAFE, expect=4).stderr
-    assert "needs a GPU" in said
-    assert "smoke" in said
+    for command in (("evaluate", str(program), *UNSAFE), ("run", "--sandbox", "process")):
+        said = cli(*command, "--tier", "full", expect=4).stderr
+        assert "needs a GPU" in said
+        assert "smoke" in said
 
 
 def test_tasks_lists_sizes_and_axes(cli: Cli) -> None:
