@@ -10,7 +10,7 @@ help:
 	@echo "make demo    set up, run a small real campaign on CPU with the embedded model, say where to look"
 	@echo "make test    set up and run the tests"
 	@echo "make check   lint, format, import contracts, types, tests: what CI runs"
-	@echo "make bench   print the benchmark tables (minutes)"
+	@echo "make bench   print the benchmark tables (the better part of an hour)"
 
 $(BIN)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -40,8 +40,14 @@ format: install
 	$(BIN)/ruff format .
 
 bench: install
-	$(BIN)/python -m benchmarks.reference_mixers
+	$(BIN)/python -m benchmarks.generators
+	$(BIN)/python -m benchmarks.gates
+	$(BIN)/python -m benchmarks.torch_share
+	$(BIN)/python -m benchmarks.successive_halving
 	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.reference_mixers
+	$(BIN)/python -m benchmarks.reference_mixers --tier standard --seeds 0 1 --output benchmarks/reference_mixers_standard.md \
+	  --only attention_with_convolution softmax_attention delta_net gated_delta_net gated_linear_attention
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -23,7 +23,8 @@ MESSAGE_CAP = 1024
 # Why a worker may give up on a program. A gate has reasons of its own (`evaluator.gating.DYNAMIC_REASONS`).
 FAILURE_REASONS = (
     "exception", "out_of_memory", "build_failed", "over_budget", "wrong_shape", "wrong_dtype", "forward_failed",
-    "non_finite", "diverged", "stalled", "not_causal", "batch_dependent", "stateful",
+    "non_finite", "diverged", "stalled", "not_causal", "batch_dependent", "stateful", "unstable", "too_slow",
+    "device_mismatch", "modifies_input",
 )  # fmt: skip
 
 

@@ -109,42 +109,63 @@ def audit(whole: FloatArray, prefix: FloatArray, targets: np.ndarray) -> PrefixA
 class BlindAudit:
     """Whether what is scored survives when everything after the scored position is replaced.
 
-    Judged in the quantity that is scored, so no scale of the logits hides anything, and at every checkpoint that enters
-    the score.
+    Judged in both quantities that are scored, accuracy and likelihood, so no scale of the logits hides anything, and at
+    every checkpoint that enters the score. Shapes are equal, so an honest model answers alike but for a tie or two.
 
     Attributes:
         flipped: largest fraction, over the checkpoints, of rows whose prediction at the cut was right once, wrong once.
         z: largest excess, in standard errors, of the accuracy on whole sequences over that at the cuts. A program that
             recognises the audited rows and answers them honestly has to be as bad everywhere, or shows here.
+        gap: largest difference, over the checkpoints, between the mean likelihoods (nats) of the labels at the cuts.
+        z_nats: as `z`, for the likelihood.
     """
 
     flipped: float
     z: float
+    gap: float
+    z_nats: float
 
     @property
     def consistent(self) -> bool:
-        return self.flipped <= FLIPPED_FRACTION and self.z <= BLIND_Z
+        right = self.flipped <= FLIPPED_FRACTION and self.z <= BLIND_Z
+        return right and self.gap <= GAP_ABOVE and self.z_nats <= BLIND_Z
 
 
 # Shapes are equal, so an honest model flips only where float32 noise meets a tie: none in the references.
 FLIPPED_FRACTION = 0.02
-# The audited rows are among the scored ones, so an honest excess is well below one standard error of two proportions.
+# The audited rows are among the scored ones, so an honest excess is well below one standard error of two means.
 BLIND_Z = 4.0
 
 
 def blind_audit(whole: FloatArray, blind: FloatArray, batch: Batch, cuts: np.ndarray) -> BlindAudit:
-    """Compare logits (C, N, L, V) for whole sequences with those where the tokens after `cuts` (N,) were replaced."""
-    rows = np.arange(cuts.size)
-    labels = batch.targets[rows, cuts]
-    flipped, excess = [], []
-    weights = batch.scored / np.maximum(batch.scored.sum(axis=1, keepdims=True), 1)  # every row counts once
+    """Compare logits (C, N, L, V) for whole sequences with those where the tokens after `cuts` (N,) were replaced.
+
+    Rows in which nothing is scored have no cut that matters and are left out.
+    """
+    rows = np.flatnonzero(batch.scored.any(axis=1))
+    at = cuts[rows]
+    labels = batch.targets[rows, at]
+    weights = batch.scored[rows] / batch.scored[rows].sum(axis=1, keepdims=True)  # every row counts once
+    found = []
     for seen, unseen in zip(whole, blind, strict=True):
-        hits = _first_choice_is(unseen[rows, cuts], labels)
-        flipped.append(float(np.mean(hits != _first_choice_is(seen[rows, cuts], labels))))
-        everywhere = np.zeros(batch.scored.shape)
-        everywhere[batch.scored] = _first_choice_is(seen[batch.scored], batch.targets[batch.scored])
-        full = float((everywhere * weights).sum() / cuts.size)
+        hits = _first_choice_is(unseen[rows, at], labels)
+        flipped = float(np.mean(hits != _first_choice_is(seen[rows, at], labels)))
+        right = np.zeros(batch.scored.shape)
+        right[batch.scored] = _first_choice_is(seen[batch.scored], batch.targets[batch.scored])
+        full = float((right[rows] * weights).sum() / rows.size)
         pooled = (full + float(hits.mean())) / 2
-        error = np.sqrt(max(pooled * (1.0 - pooled), 1e-9) * 2.0 / cuts.size)
-        excess.append((full - float(hits.mean())) / error)
-    return BlindAudit(flipped=max(flipped), z=float(max(excess)))
+        error = np.sqrt(max(pooled * (1.0 - pooled), 1e-9) * 2.0 / rows.size)
+        nats = _likelihood(unseen[rows, at], labels)
+        gap = abs(float(np.mean(_likelihood(seen[rows, at], labels) - nats)))
+        everywhere = np.zeros(batch.scored.shape)
+        everywhere[batch.scored] = _likelihood(seen[batch.scored], batch.targets[batch.scored])
+        each = (everywhere[rows] * weights).sum(axis=1)
+        spread = np.sqrt(max(float(each.var() + nats.var()), 1e-9) / rows.size)
+        found.append((flipped, (full - float(hits.mean())) / error, gap, float((each - nats).mean()) / spread))
+    flips, excesses, gaps, excesses_nats = zip(*found, strict=True)
+    return BlindAudit(max(flips), float(max(excesses)), max(gaps), max(excesses_nats))
+
+
+def _likelihood(logits: FloatArray, labels: np.ndarray) -> FloatArray:
+    """(M, V) -> log-likelihood (nats) of each label."""
+    return log_softmax(logits)[np.arange(labels.size), labels]  # type: ignore[no-any-return]

@@ -23,12 +23,14 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
-from evaluator.errors import UnknownTask, UnknownTier, UnknownTrack
+from evaluator.errors import ImpossibleSize, UnknownTask, UnknownTier, UnknownTrack
 from evaluator.tasks import registry
 from evaluator.tasks.task import Plan, Task
 
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 BUDGET_TOLERANCE = 0.02
+# Floats of logits in one training step, and in the answer of a trial: 256 MiB. More is not the program's fault.
+MOST_LOGITS = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,25 @@ class Tier:
             raise UnknownTask(bare, plans, of=f"tier {self.name!r}")
         name, sizes = registry.parse(spec)
         plan = plans[name]
-        return replace(plan, task=plan.task.resized(sizes)) if sizes else plan
+        if not sizes:
+            return plan
+        resized = replace(plan, task=plan.task.resized(sizes))
+        self._require_affordable(resized)
+        return resized
+
+    def _require_affordable(self, plan: Plan) -> None:
+        """Raises: ImpossibleSize: its logits would not fit, in a training step or in the reply of a trial."""
+        task = plan.task
+        trained = _first(plan.batch, self.batch) * task.length * task.vocabulary
+        columns = task.scored_columns or task.length
+        sequences = _first(plan.evaluation_sequences, self.evaluation_sequences)
+        answered = len(FRACTIONS) * sequences * columns * task.vocabulary
+        if max(trained, answered) > MOST_LOGITS:
+            longest = int(task.length * MOST_LOGITS / max(trained, answered))
+            possible = (
+                f"up to {longest} with vocabulary {task.vocabulary} at tier {self.name!r}, or a smaller vocabulary"
+            )
+            raise ImpossibleSize(task.name, "length", task.length, possible)
 
     def task(self, spec: str) -> Task:
         """Raises: as `plan`."""

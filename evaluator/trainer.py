@@ -64,7 +64,7 @@ class FlatParameters:
         self.attach()
 
     def attach(self) -> None:
-        """Make `backward` accumulate into the flat gradient, whatever a program did to `.grad`."""
+        """Make `backward` accumulate into the flat gradient."""
         for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
             parameter.grad = gradient
 

@@ -249,12 +249,15 @@ def _fault(material: _Material, replies: Sequence[Any], metrics: dict[str, float
         "prefix_worst": audit.worst,
         "blind_flipped": hidden.flipped,
         "blind_z": hidden.z,
+        "blind_gap": hidden.gap,
+        "blind_z_nats": hidden.z_nats,
         "canary_z": canary,
     }
     if not hidden.consistent:
         return "future_dependent", (
-            f"With other tokens after the scored position, {100 * hidden.flipped:.1f} % of the predictions changed, "
-            f"and whole sequences were right {hidden.z:.1f} standard errors more often: it used later tokens."
+            f"With other tokens after the scored position, {100 * hidden.flipped:.1f} % of the predictions changed and "
+            f"likelihoods by {hidden.gap:.4f} nats; whole sequences were right {hidden.z:.1f} and likely "
+            f"{hidden.z_nats:.1f} standard errors more often: it used later tokens."
         )
     if not audit.consistent:
         return "prefix_inconsistent", (

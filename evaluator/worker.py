@@ -23,7 +23,7 @@ from evaluator.objective import SCORER_VERSION
 from evaluator.phases import MESSAGE_CAP, PROTOCOL_VERSION
 from evaluator.program import Builder, CandidateError, Kind, describe, load
 from evaluator.skeleton import LanguageModel, Sizes, build_model
-from evaluator.tasks import streams
+from evaluator.tasks import registry, streams
 from evaluator.text import printable, quoted
 from evaluator.tiers import Tier
 from evaluator.trainer import Training, predict, train
@@ -51,6 +51,8 @@ def hello() -> dict[str, Any]:
         "numpy": np.__version__,
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "",
+        "tasks": [name for track in registry.tracks() for name in registry.names(track)],
     }
 
 
@@ -108,13 +110,14 @@ class _Run:
 
     rate: float
     sizes: Sizes
+    model: LanguageModel
     training: Training | None
     error: CandidateError | None
 
 
 def chosen(sweep: Sequence[_Run]) -> _Run:
-    """The run with the lowest loss over its last tenth. Data are fresh at every step, so that loss is a held-out one,
-    and nothing that is scored takes part in the choice.
+    """The run with the lowest loss over its last tenth. Synthetic data are fresh at every step, so that loss is a
+    held-out one there (within a text, windows recur); nothing that is scored takes part in the choice.
 
     Raises:
         CandidateError: no run was of use; the first one's.
@@ -153,6 +156,10 @@ class _Trial:
             sweep.append(self._train_at(rate, table))
             self._runs_done += 1
         best = chosen(sweep)
+        if self._task.head == "token":
+            from evaluator.gates.trained import probe
+
+            probe(best.model.cpu(), self._tier, length=max(*self._tier.lengths, self._task.length))
         training, sizes = best.training, best.sizes
         assert training is not None  # `chosen` takes none without
         self._training = training
@@ -181,12 +188,8 @@ class _Trial:
         except CandidateError as error:
             if error.reason not in ("diverged", "stalled"):
                 raise
-            return _Run(rate, sizes, None, error)
-        if self._task.head == "token":
-            from evaluator.gates.trained import probe
-
-            probe(model.cpu(), tier)
-        return _Run(rate, sizes, training, None)
+            return _Run(rate, sizes, model, None, error)
+        return _Run(rate, sizes, model, training, None)
 
     def answers(self) -> tuple[tuple[str, Callable[[], None]], ...]:
         """The phases after training, in order. An auto-encoder answers after the whole input: nothing to audit."""

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from evaluator.errors import UnknownTrack
 from evaluator.objective import objective_hash, selects_on
 from evaluator.profile import CostReport
 from evaluator.static_gate import MAX_PROGRAM_BYTES
-from evaluator.statistics import Interval, mean_interval, paired_difference, pooled_seed_std, smallest_detectable
+from evaluator.statistics import Interval, holm, mean_interval, paired_difference, pooled_seed_std, smallest_detectable
 from evaluator.tasks import registry
 from evaluator.trial import TrialRequest
 from evaluator.verdict import Verdict
@@ -34,13 +34,17 @@ _GIVEN = "program"
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked about a program. `against`: references to train beside it; empty: the stored measurements."""
+    """What is asked about a program. `against`: references to train beside it; empty: the stored measurements.
+
+    `salt` makes the evaluation data secret (docs/adr/0004); scores under a salt cannot be paired with stored ones.
+    """
 
     track: str
     tier: str
     tasks: tuple[str, ...]
     seeds: tuple[int, ...]
     learning_rates: tuple[float, ...] = ()
+    salt: str = ""
     max_exponent: float | None = None
     against: tuple[str, ...] = ()
     parallel: int = 1
@@ -65,6 +69,7 @@ class TrialRow:
 class Comparison:
     """The program against one reference: mean paired difference of the composite score over the common seeds.
 
+    `p` is of the paired test, `p_adjusted` after Holm's correction for all references compared with; None for one seed.
     `detectable` is the smallest difference that seed noise does not produce by itself at this number of seeds, from the
     stored noise floor; None where none is stored.
     """
@@ -74,6 +79,7 @@ class Comparison:
     score: float
     difference: Interval
     p: float | None
+    p_adjusted: float | None
     detectable: float | None
 
     @property
@@ -183,7 +189,9 @@ async def _train(
             if failed.is_set():
                 return None
             tell("trial", {"program": name, "task": task, "seed": seed})
-            request = TrialRequest(question.track, question.tier, task, seed, learning_rates=question.learning_rates)
+            request = TrialRequest(
+                question.track, question.tier, task, seed, salt=question.salt, learning_rates=question.learning_rates
+            )
             outcome = await laboratory.trial(programs[name], request, label=f"{name}/{task}-{seed}")
             row = TrialRow(name, task, seed, outcome)
             tell("scored", {"row": row})
@@ -206,8 +214,8 @@ def _judged(evaluation: Evaluation) -> Evaluation:
     if sigma is None:
         notes.append("no noise floor is stored for these tasks at this tier: differences cannot be weighed against it")
     references = _references(evaluation, ranking, notes)
-    comparisons = tuple(
-        _comparison(name, trained, own, values, sigma) for name, (trained, values) in sorted(references.items())
+    comparisons = _corrected(
+        [_comparison(name, trained, own, values, sigma) for name, (trained, values) in sorted(references.items())]
     )
     composite = mean_interval(own) if ranking else None
     return Evaluation(
@@ -245,6 +253,10 @@ def _references(
         return {name: (True, _composites(evaluation, name, ranking, question.seeds)) for name in complete}
     if question.learning_rates:
         notes.append("stored references were trained at the recipe's learning rate only; --against trains them alike")
+    notes.append(
+        "the evaluation data are those of the stored references, hence public: a hostile program that guesses seeds "
+        "could compute the labels; --against NAME draws secret data"
+    )
     stored = measured.load(question.tier)
     found = stored.composites(question.track, ranking, question.seeds)
     if found:
@@ -273,7 +285,12 @@ def _stored_seeds(stored: measured.Measurements, question: Question, ranking: Se
 def _comparison(name: str, trained: bool, own: list[float], other: list[float], sigma: float | None) -> Comparison:
     paired = paired_difference(own, other)
     detectable = None if sigma is None else smallest_detectable(sigma, len(own))
-    return Comparison(name, trained, sum(other) / len(other), paired.interval, paired.p, detectable)
+    return Comparison(name, trained, sum(other) / len(other), paired.interval, paired.p, None, detectable)
+
+
+def _corrected(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    adjusted = holm({one.reference: one.p for one in comparisons if one.p is not None})
+    return tuple(replace(one, p_adjusted=adjusted.get(one.reference)) for one in comparisons)
 
 
 def as_json(evaluation: Evaluation, *, file: str, sandbox: str) -> dict[str, Any]:
@@ -291,7 +308,12 @@ def as_json(evaluation: Evaluation, *, file: str, sandbox: str) -> dict[str, Any
         "seeds": list(question.seeds),
         "learning_rates": list(question.learning_rates),
         "objective_hash": objective_hash(
-            question.track, question.tier, question.tasks, question.seeds, learning_rates=question.learning_rates
+            question.track,
+            question.tier,
+            question.tasks,
+            question.seeds,
+            salt=question.salt,
+            learning_rates=question.learning_rates,
         ),
         "sandbox": sandbox,
         "gates": evaluation.ladder.as_dict(),
@@ -310,6 +332,7 @@ def as_json(evaluation: Evaluation, *, file: str, sandbox: str) -> dict[str, Any
                 "score": one.score,
                 "difference": interval_json(one.difference),
                 "p": one.p,
+                "p_adjusted": one.p_adjusted,
                 "detectable": one.detectable,
                 "beyond_noise": one.beyond_noise,
             }

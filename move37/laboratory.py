@@ -114,7 +114,10 @@ class SandboxLaboratory:
     ) -> TrialOutcome:
         """See `Laboratory.trial`."""
         phases = trial_phases(source, request)
-        outcome = await self._run(Job(label, phases, self._limits, self._campaign), on_progress)
+        needs_gpu = tiers.get(request.track, request.tier).accelerator
+        task = request.task.partition(":")[0]
+        job = Job(label, phases, self._limits, self._campaign, task, needs_gpu)
+        outcome = await self._run(job, on_progress)
         environment: dict[str, Any] = {**fingerprint(), **outcome.provenance}
         log, device_s = outcome.log, outcome.wall_s
         if outcome.kind is OutcomeKind.CANDIDATE_FAILED:

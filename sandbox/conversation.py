@@ -216,7 +216,22 @@ class _Conversation:
             raise _infrastructure("start", f"the worker opened with {message.get('type')!r} instead of a greeting")
         if message.get("protocol") != PROTOCOL_VERSION:
             raise ProtocolMismatch(PROTOCOL_VERSION, message.get("protocol"))
+        self._check_needs(message)
         self._hello = message
+
+    def _check_needs(self, hello: Mapping[str, Any]) -> None:
+        """What the job needs and this worker lacks, before a byte of the program is sent."""
+        if self._job.accelerator and not hello.get("accelerator"):
+            raise _infrastructure(
+                "start", "the job needs a GPU and this sandbox shows its workers none: choose a smaller tier"
+            )
+        tasks = hello.get("tasks")
+        if self._job.task is not None and not (isinstance(tasks, list) and self._job.task in tasks):
+            raise _infrastructure(
+                "start",
+                f"the worker has no task {self._job.task!r}: the package that brings it is not installed where it runs "
+                "(the docker image holds Move37's own tasks only; bubblewrap and process use this host's packages)",
+            )
 
     async def _play(self, phase: Phase) -> None:
         self._doing = f"in phase {phase.name!r}"

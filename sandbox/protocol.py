@@ -44,10 +44,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class Job:
+    """`task` and `accelerator` are what the worker must have: it says in its greeting, before any of the program is
+    sent, and a worker that lacks them is an infrastructure failure."""
+
     job_id: str
     phases: tuple[Phase, ...]
     limits: Limits = Limits()
     campaign: str = ""
+    task: str | None = None
+    accelerator: bool = False
 
 
 class OutcomeKind(StrEnum):

@@ -24,11 +24,12 @@ SOURCE_LABEL = "move37.source-hash"
 
 
 def worker_source() -> dict[str, bytes]:
-    """Everything of ours that the image holds, by its path there; compiled files are not source."""
+    """Everything of ours that the image holds, by its path there. Compiled files are no source, and the stored
+    measurements are for the host: measuring anew must not make an image stale."""
     files = {
         f"evaluator/{path.relative_to(EVALUATOR).as_posix()}": path.read_bytes()
         for path in EVALUATOR.rglob("*")
-        if path.is_file() and path.suffix != ".pyc"
+        if path.is_file() and path.suffix != ".pyc" and path.parent.name != "measurements"
     }
     return dict(sorted(files.items())) | {"launcher.py": LAUNCHER.read_bytes()}
 

@@ -142,7 +142,7 @@ class _Climb:
         with blamed_on("build_failed", "building the whole model"):
             model, _ = build_model(specimen.builder, specimen.kind, self.tier, _COST_VOCABULARY, seed=0)
         jitter(model, seed=1)
-        trained.examine(model, self.tier, "before training")
+        trained.examine(model, max(self.tier.lengths), "before training")
         return "On tokens, the layers together are causal, independent across rows, and without state."
 
     def _reach(self) -> str:

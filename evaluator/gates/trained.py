@@ -26,25 +26,28 @@ from evaluator.tiers import Tier
 _PREFIXES = (7, 29)
 
 
-def probe(model: LanguageModel, tier: Tier) -> None:
+def probe(model: LanguageModel, tier: Tier, *, length: int | None = None) -> None:
     """Examine a trained model. It is left as it is, and must be on the CPU.
+
+    Args:
+        length: of the sequences; the tier's longest ranking task's if not given.
 
     Raises:
         CandidateError: `not_causal`, `batch_dependent`, `stateful` with "after training" and a cure in its message;
             `non_finite`, `unstable`; whatever the program fails with.
     """
     try:
-        examine(model, tier, "after training")
+        examine(model, length or max(tier.lengths), "after training")
     except CandidateError as error:
         raise CandidateError(error.reason, with_cure(error).rstrip("."), line=error.line, trace=error.trace) from error
 
 
-def examine(model: LanguageModel, tier: Tier, when: str) -> None:
+def examine(model: LanguageModel, length: int, when: str) -> None:
     """Raises: CandidateError: as `probe`, without the cure."""
     wide = _wide_copy(model)
     for training in (True, False):
         wide.train(training)
-        _examine(wide, max(tier.lengths), f"the whole model {when} ({'train' if training else 'eval'} mode)")
+        _examine(wide, length, f"the whole model {when} ({'train' if training else 'eval'} mode)")
 
 
 def _wide_copy(model: LanguageModel) -> LanguageModel:

@@ -22,6 +22,7 @@ BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 Size = int | float | str
 Split = Literal["train", "selection", "claim"]
 
+FEWEST_STEPS = 8
 MOST_VOCABULARY = 65_536
 MOST_LENGTH = 16_384
 # Logits of one sequence at one checkpoint that are worth sending back: 256 KiB, hence 256 MiB for a trial of 256.
@@ -59,6 +60,11 @@ class Plan:
     d_model: int | None = None
     n_layers: int | None = None
     evaluation_sequences: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises: ImpossibleSize: too few steps for four checkpoints at 10, 25, 50 and 100 % of them."""
+        if self.steps < FEWEST_STEPS:
+            raise ImpossibleSize(self.task.name, "steps", self.steps, f"from {FEWEST_STEPS}")
 
     def describe(self) -> dict[str, int | float | None]:
         """What the objective's hash covers beside the sizes: all that changes a score."""

@@ -18,8 +18,6 @@ from evaluator.tasks.task import Batch, Plan, Size, Split, Task
 if TYPE_CHECKING:
     from evaluator.tasks.hub_text import HubCorpus
 
-_COLUMNS = 32
-
 
 @dataclass(frozen=True)
 class TokenLanguageModel(Task):
@@ -57,10 +55,6 @@ class TokenLanguageModel(Task):
     @property
     def chance(self) -> float:
         return 0.0
-
-    @property
-    def scored_columns(self) -> int:
-        return min(_COLUMNS, self.length)
 
     @property
     def bytes_per_token(self) -> float:

@@ -1,5 +1,6 @@
 """`gates`, `evaluate`, `tasks`: one program on its own, and what it can be measured on."""
 
+import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +24,8 @@ MaxExponent = Annotated[
     float | None,
     typer.Option(
         "--max-exponent",
+        min=1.0,
+        max=4.0,
         help="Refuse work that grows faster with the sequence length L than L to this power.",
         show_default=False,
     ),
@@ -200,12 +203,15 @@ def _question(
     rates = _numbers("--learning-rates", learning_rates or "", float)
     if not names or not numbers:
         raise ConfigError("--tasks and --seeds need at least one value each")
-    for option, values in (("--tasks", names), ("--seeds", numbers), ("--against", others)):
+    listed = (("--tasks", names), ("--seeds", numbers), ("--against", others), ("--learning-rates", rates))
+    for option, values in listed:
         if len(set(values)) != len(values):
             raise ConfigError(f"{option} lists something twice: {', '.join(map(str, values))}")
     if any(seed < 0 for seed in numbers) or any(not 0 < rate <= 1 for rate in rates):
         raise ConfigError("--seeds takes whole numbers from 0, --learning-rates numbers above 0 and up to 1")
-    return Question(track, tier, names, numbers, rates, against=others, parallel=parallel or default_parallel(), **more)
+    salt = secrets.token_hex(16) if others else ""  # what is trained here side by side needs no stored twin
+    parallel = parallel or default_parallel()
+    return Question(track, tier, names, numbers, rates, salt, against=others, parallel=parallel, **more)
 
 
 def _listed(text: str) -> list[str]:

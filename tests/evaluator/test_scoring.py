@@ -115,6 +115,42 @@ def test_reading_ahead_is_refused_however_small_its_logits_and_at_every_checkpoi
     assert (result.status, result.reason, result.score) == ("invalid", "future_dependent", None)
 
 
+def test_a_likelihood_raised_by_the_future_is_refused_though_no_prediction_changes() -> None:
+    """The cheat of a text task: lift the true next token to just below the first choice, where it is seen."""
+    request = TrialRequest("sequence", "micro", "byte_lm", seed=0)
+    material = _material(request)
+    base = np.random.default_rng(0).normal(size=(*material.asked.tokens.shape, 256)).astype(np.float32)
+    lifted = base.copy()
+    best = base.max(axis=-1)
+    rows, columns = np.indices(best.shape)
+    lifted[rows, columns, material.asked.targets] = np.maximum(
+        base[rows, columns, material.asked.targets], best - np.float32(1e-3)
+    )
+    replies = replies_of(base, request)
+    replies[2] = {"logits": np.stack([lifted] * len(FRACTIONS))}
+    replies[3] = replies_of(lifted, request)[3]
+    result = score_trial(request, replies, TIMES)
+    assert result.metrics["blind_flipped"] <= scoring.FLIPPED_FRACTION
+    assert (result.status, result.reason, result.score) == ("invalid", "future_dependent", None)
+
+
+def test_likelihoods_honest_at_the_watched_positions_only_are_refused() -> None:
+    request = TrialRequest("sequence", "micro", "byte_lm", seed=0)
+    material = _material(request)
+    base = np.random.default_rng(0).normal(size=(*material.asked.tokens.shape, 256)).astype(np.float32)
+    lifted = base.copy()
+    for row, cut in enumerate(material.cut_columns):
+        for column in range(material.columns.size):
+            if column != cut:
+                label = material.asked.targets[row, column]
+                lifted[row, column, label] = base[row, column].max() - np.float32(1e-3)
+    replies = replies_of(base, request)
+    replies[2] = {"logits": np.stack([lifted] * len(FRACTIONS))}
+    result = score_trial(request, replies, TIMES)
+    assert result.metrics["blind_gap"] == 0.0
+    assert (result.status, result.reason) == ("invalid", "future_dependent")
+
+
 def test_answering_honestly_where_the_audit_looks_does_not_help() -> None:
     """Consistent at the remembered cuts, clairvoyant after and before them: too good elsewhere."""
     material = _material(REQUEST)

@@ -148,9 +148,9 @@ def test_what_changes_a_score_changes_its_hash() -> None:
     settings = objective.task_settings("sequence", "micro", "byte_lm")
     assert len(settings["sizes"]["corpus"]) == 64
     assert settings["sizes"]["python"].count(".") == 2
-    plan = Plan(SMOKE.task("recall"), steps=7, batch=3)
+    plan = Plan(SMOKE.task("recall"), steps=9, batch=3)
     assert plan.describe() == {
-        "steps": 7, "batch": 3, "learning_rate": None, "d_model": None, "n_layers": None, "evaluation_sequences": None,
+        "steps": 9, "batch": 3, "learning_rate": None, "d_model": None, "n_layers": None, "evaluation_sequences": None,
     }  # fmt: skip
 
 
@@ -203,3 +203,15 @@ def test_a_broken_package_is_named_and_not_passed_over(install, old: str, new: s
         registry.names("sequence")
     assert "'stranger'" in str(caught.value)
     assert caught.value.distribution == "stranger"
+
+
+def test_a_size_whose_logits_do_not_fit_is_refused_with_the_length_that_fits() -> None:
+    smoke = tiers.get("sequence", "smoke")
+    with pytest.raises(ImpossibleSize, match=r"length=2048; possible: up to \d+ with vocabulary 32768"):
+        smoke.plan("mqar:vocabulary=32768:length=2048:pairs=600")
+    assert smoke.plan("mqar:vocabulary=8192:length=256:pairs=64").task.pairs == 64
+
+
+def test_a_plan_needs_enough_steps_for_its_checkpoints() -> None:
+    with pytest.raises(ImpossibleSize, match="steps=4"):
+        Plan(registry.get("recall"), steps=4)

@@ -7,6 +7,7 @@ from benchmarks.planted import at
 from benchmarks.planted_program import Planted
 from evaluator import catalogue, tiers
 from evaluator.gates import trained
+from evaluator.gating import DYNAMIC_REASONS
 from evaluator.phases import FAILURE_REASONS, MESSAGE_CAP
 from evaluator.program import CandidateError, load
 from evaluator.skeleton import LanguageModel, build_model
@@ -66,3 +67,10 @@ def build_mixer(d_model, layer_index, n_layers):
     with pytest.raises(CandidateError) as caught:
         trained.probe(model, tier)
     assert caught.value.reason == "stateful"
+
+
+def test_whatever_the_probe_says_of_a_trained_model_can_be_told_to_the_host() -> None:
+    """A reason that the wire does not know would make an honest program look like one that breaks the protocol."""
+    told_before_training = {"fake_build_failed", "over_budget", "too_complex", "length_dependent", "dead_parameters"}
+    told_before_training |= {"does_not_learn", "ok"}
+    assert DYNAMIC_REASONS - told_before_training <= set(FAILURE_REASONS)

@@ -237,10 +237,10 @@ def test_columns_are_columns_of_the_whole() -> None:
 
 
 def a_run(rate: float, late: float | None) -> _Run:
-    sizes = Sizes(1, 1, ())
+    sizes, (model, _) = Sizes(1, 1, ()), built(LINEAR.replace("WIDTH", "8"))
     if late is None:
-        return _Run(rate, sizes, None, CandidateError("diverged", f"at {rate}"))
-    return _Run(rate, sizes, Training((), late, late, {}), None)
+        return _Run(rate, sizes, model, None, CandidateError("diverged", f"at {rate}"))
+    return _Run(rate, sizes, model, Training((), late, late, {}), None)
 
 
 def test_a_sweep_keeps_the_rate_with_the_lowest_late_loss_and_forgives_the_others() -> None:

@@ -254,3 +254,26 @@ def test_no_stream_of_bytes_makes_the_driver_raise_or_hang(pieces, ending):
 )
 def test_exit_codes_are_put_into_words(code, words):
     assert describe_exit(code) == words
+
+
+@pytest.mark.parametrize(
+    ("needs", "hello", "said"),
+    [
+        ({"accelerator": True}, HELLO | {"accelerator": ""}, "needs a GPU"),
+        ({"accelerator": True}, HELLO, "needs a GPU"),
+        ({"task": "sorting"}, HELLO | {"tasks": ["recall"]}, "no task 'sorting'"),
+        ({"task": "recall"}, HELLO, "no task 'recall'"),
+    ],
+)
+async def test_a_worker_that_lacks_what_the_job_needs_is_our_fault_and_sees_no_program(needs, hello, said):
+    worker = Scripted(message(hello), [done()])
+    outcome = await converse(worker, Job("j", (TRAIN,), LIMITS, **needs), provenance={})
+    assert (outcome.kind, outcome.reason) == (OutcomeKind.INFRASTRUCTURE_FAILED, "start")
+    assert said in outcome.message
+    assert worker._answers  # nothing was sent, so nothing was answered
+
+
+async def test_a_worker_that_has_what_the_job_needs_gets_it():
+    worker = Scripted(message(HELLO | {"accelerator": "a card", "tasks": ["recall"]}), [done()], Ending(0))
+    outcome = await converse(worker, Job("j", (TRAIN,), LIMITS, task="recall", accelerator=True), provenance={})
+    assert outcome.completed
