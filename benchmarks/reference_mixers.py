@@ -146,7 +146,7 @@ def table(rows: Sequence[Row], *, tier: str, tasks: Sequence[str], seeds: Sequen
         "Composite: mean of (accuracy - chance) / (1 - chance) at the end, over seeds and these tasks:",
         f"{', '.join(ranking)};",
         "curve score: the same over 10, 25, 50 and 100 % of the steps, which is what a campaign selects on.",
-        "Study: the composite measured beforehand with other code.",
+        "Study: the composite measured beforehand with other code, at the sizes of smoke.",
         f"CPU-s: for one seed of all tasks, without the worker's start-up ({start_cpu_s:.1f} CPU-s a trial, which a",
         "warm pool hides).",
         "",
@@ -163,7 +163,7 @@ def table(rows: Sequence[Row], *, tier: str, tasks: Sequence[str], seeds: Sequen
         cells += [f"{ORDER[row.name]:.2f}" if row.name in ORDER else "", f"{row.cpu_s:.0f}"]
         cells += [f"{row.cost.parameters:,}", f"{row.cost.mixer_parameters:,}", f"{row.cost.flops_per_token:,.0f}"]
         lines.append(f"| {row.name} | {' | '.join(cells)} | {row.cost.length_exponent:.2f} |")
-    return "\n".join([*lines, "", *_correlations(rows, ranking), "", *noise(rows, tier, tasks, ranking)]) + "\n"
+    return "\n".join([*lines, "", *_correlations(rows, ranking, tier), "", *noise(rows, tier, tasks, ranking)]) + "\n"
 
 
 def _cell(row: Row, tier: str, task: str) -> str:
@@ -172,12 +172,13 @@ def _cell(row: Row, tier: str, task: str) -> str:
     return f"{_mean(values):.2f} ({' '.join(f'{value:.2f}' for value in values)})"
 
 
-def _correlations(rows: Sequence[Row], ranking: Sequence[str]) -> list[str]:
+def _correlations(rows: Sequence[Row], ranking: Sequence[str], tier: str) -> list[str]:
+    """The study measured at the sizes of smoke, where its order is of learning speed."""
     known = [row for row in rows if row.name in ORDER]
-    if len(known) < 4:
-        return []
     lines = []
-    for title, metric in (("composite", "final_score"), ("curve score", "curve_score")):
+    if tier != "smoke" or len(known) < 4:
+        known = []
+    for title, metric in (("composite", "final_score"), ("curve score", "curve_score")) if known else ():
         found = spearman([ORDER[row.name] for row in known], [row.mean(metric, ranking) for row in known])
         lines.append(
             f"- Spearman's rho of the {title} with the study's order: **{found.estimate:.2f}** "

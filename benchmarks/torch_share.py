@@ -187,8 +187,8 @@ def table(rows: dict[str, Shares], *, tier: str, tasks: Sequence[str], steps: in
         f"At the median reference **{everything.calls:.1%}** of the time is spent inside torch (target {TARGET:.0%}: "
         f"{verdict}).",
         "",
-        "Once: CPU time before the first step of a run. Torch calls: inside calls of torch functions, whose interception",
-        "adds to the rest: a lower bound.",
+        "Once: CPU time before the first step of a run. Torch calls: inside calls of torch functions, which are",
+        "intercepted, and that adds to the rest: a lower bound.",
         "Profiled: the lower bound by torch's profiler, which lengthens what lies between operations by the factor in",
         "the last column; `aten` are the operations alone, without the C++ of autograd. Data and optimiser: shares of",
         "the step at plain speed (the optimiser is torch too).",
