@@ -163,7 +163,7 @@ def blind_audit(whole: FloatArray, blind: FloatArray, batch: Batch, cuts: np.nda
         spread = np.sqrt(max(float(each.var() + nats.var()), 1e-9) / rows.size)
         found.append((flipped, (full - float(hits.mean())) / error, gap, float((each - nats).mean()) / spread))
     flips, excesses, gaps, excesses_nats = zip(*found, strict=True)
-    return BlindAudit(max(flips), float(max(excesses)), max(gaps), max(excesses_nats))
+    return BlindAudit(max(flips), float(max(excesses)), max(gaps), float(max(excesses_nats)))
 
 
 def _likelihood(logits: FloatArray, labels: np.ndarray) -> FloatArray:

@@ -122,7 +122,7 @@ def test_a_task_brings_its_own_sizes() -> None:
     ("forward", "reason", "message"),
     [
         ("return x[:, 1:]", "wrong_shape", "mapped shape"),
-        ("return x if x.shape[1] < 256 else x + torch.zeros(1, device='cuda')", "forward_failed", "L=256"),
+        ("return x if x.shape[1] < 256 else x + torch.zeros(1, device='cuda')", "device_mismatch", "L=256"),
         ("return x * float('nan') if x.dtype == torch.float64 else x", "non_finite", "float64"),
     ],
 )

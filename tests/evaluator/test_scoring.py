@@ -74,6 +74,7 @@ def test_a_perfect_model_scores_one_and_a_random_one_about_zero() -> None:
     perfect = score_trial(REQUEST, replies_of(known.astype(np.float32)), TIMES)
     assert (perfect.status, perfect.score) == ("ok", 1.0)
     assert [point["fraction"] for point in perfect.curve] == list(FRACTIONS)
+    assert {type(value) for value in perfect.metrics.values()} == {float}  # NumPy's numbers do not fit into JSON
     chance = score_trial(REQUEST, replies_of(random_logits()), [2.0, 1.0, 1.0, 1.0])
     assert chance.score == pytest.approx(0.0, abs=0.1)
     assert chance.metrics["train_tokens_per_s"] == 40 * 16 * 48 / 2.0
