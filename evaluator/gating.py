@@ -5,7 +5,7 @@ it decides only whether compute is spent, and what it says is bounded and made p
 decided by `evaluator.trial`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -96,16 +96,20 @@ class GateReport:
     warnings: tuple[str, ...] = ()
 
 
-def gate_phases(source: str, *, track: str, tier: str, max_exponent: float | None = None) -> tuple[Phase, ...]:
+def gate_phases(
+    source: str, *, track: str, tier: str, lengths: Collection[int] = (), max_exponent: float | None = None
+) -> tuple[Phase, ...]:
     """The single phase of a gates job.
 
     Args:
+        lengths: to look at beside those of the tier's ranking tasks.
         max_exponent: the campaign's limit on `CostProfile.length_exponent`; None measures without a limit.
 
     Raises:
         UnknownTrack, UnknownTier: a name that does not exist.
     """
-    message = {"type": "job", "kind": "gates", "protocol": PROTOCOL_VERSION, "track": track, "tier": tier}
+    message: dict[str, Any] = {"type": "job", "kind": "gates", "protocol": PROTOCOL_VERSION, "track": track}
+    message |= {"tier": tier, "lengths": sorted(lengths)}
     job = control(message if max_exponent is None else {**message, "max_exponent": max_exponent})
     program = Frame(FrameKind.PROGRAM, source.encode("utf-8"))
     return (Phase("gates", (job, program), None, tiers.get(track, tier).gates_timeout_s),)

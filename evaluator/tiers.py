@@ -18,7 +18,7 @@ is the task's vocabulary. It is what softmax attention with a SwiGLU of width 8/
 n (4 d² + 3 d ⌊8d/3⌋ + 2d) + d.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
@@ -70,6 +70,7 @@ class Tier:
     minimal_mlp: int
     recipe: Recipe = Recipe()
     accelerator: bool = False
+    more_lengths: tuple[int, ...] = ()
 
     @property
     def plans(self) -> Mapping[str, Plan]:
@@ -92,8 +93,12 @@ class Tier:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """The distinct sequence lengths of the tier's ranking tasks: what the gates must probe."""
-        return tuple(sorted({plan.task.length for plan in self.plans.values() if plan.ranks}))
+        """The distinct sequence lengths of the tier's ranking tasks, and `more_lengths`: what the gates must probe."""
+        return tuple(sorted({*(plan.task.length for plan in self.plans.values() if plan.ranks), *self.more_lengths}))
+
+    def probing(self, lengths: Iterable[int]) -> "Tier":
+        """The tier whose gates look at these lengths as well: those of tasks that are resized or do not rank."""
+        return replace(self, more_lengths=tuple(sorted(set(lengths))))
 
     def plan(self, spec: str) -> Plan:
         """The plan of a task at this tier, resized as `spec` says.

@@ -96,7 +96,7 @@ def _examined(source: str, job: Mapping[str, Any]) -> dict[str, Any]:
     if job["kind"] == "gates":
         from evaluator.gates.ladder import run_gates
 
-        return run_gates(source, job["track"], job["tier"], job.get("max_exponent"))
+        return run_gates(source, job["track"], job["tier"], job.get("max_exponent"), lengths=job["lengths"])
     if job["kind"] == "profile":
         from evaluator.profiling import run_profile
 

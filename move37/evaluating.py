@@ -151,6 +151,7 @@ async def climb_alone(source: bytes, laboratory: SandboxLaboratory, question: Qu
         tier=question.tier,
         label=f"{label}/gates",
         identity=lambda: reference_identity(source),
+        tasks=question.tasks,
         max_exponent=question.max_exponent,
     )
 

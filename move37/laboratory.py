@@ -5,7 +5,7 @@ another implementation (`move37.replaying`) that answers from the store.
 """
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -62,9 +62,19 @@ class Laboratory(Protocol):
     """
 
     async def gates(
-        self, source: str, *, track: str, tier: str, label: str, max_exponent: float | None = None
+        self,
+        source: str,
+        *,
+        track: str,
+        tier: str,
+        label: str,
+        tasks: Sequence[str] = (),
+        max_exponent: float | None = None,
     ) -> GateOutcome:
-        """Runs the gates that execute the program. `max_exponent` limits how its work may grow with length."""
+        """Runs the gates that execute the program, at the lengths of the tier and of `tasks`.
+
+        `max_exponent` limits how its work may grow with length.
+        """
 
     async def trial(
         self, source: str, request: TrialRequest, *, label: str, on_progress: Progress | None = None
@@ -84,10 +94,18 @@ class SandboxLaboratory:
         self._campaign = campaign
 
     async def gates(
-        self, source: str, *, track: str, tier: str, label: str, max_exponent: float | None = None
+        self,
+        source: str,
+        *,
+        track: str,
+        tier: str,
+        label: str,
+        tasks: Sequence[str] = (),
+        max_exponent: float | None = None,
     ) -> GateOutcome:
         """See `Laboratory.gates`."""
-        phases = gate_phases(source, track=track, tier=tier, max_exponent=max_exponent)
+        lengths = {tiers.get(track, tier).task(task).length for task in tasks}
+        phases = gate_phases(source, track=track, tier=tier, lengths=lengths, max_exponent=max_exponent)
         outcome = await self._run(Job(label, phases, self._limits, self._campaign))
         if outcome.kind is OutcomeKind.CANDIDATE_FAILED:
             verdict = Verdict("sandbox", False, outcome.reason, outcome.message, outcome.line)

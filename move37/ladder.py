@@ -5,7 +5,7 @@ that is accepted. What "tried before" means is the caller's business: it passes 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -62,6 +62,7 @@ async def climb(
     tier: str,
     label: str,
     identity: Identity,
+    tasks: Sequence[str] = (),
     max_exponent: float | None = None,
 ) -> Climb:
     """Up the ladder to the first failure."""
@@ -71,7 +72,7 @@ async def climb(
     if not all(verdict.passed for verdict in verdicts):
         return Climb(tuple(verdicts))
     text = source if isinstance(source, str) else source.decode("utf-8")
-    outcome = await laboratory.gates(text, track=track, tier=tier, label=label, max_exponent=max_exponent)
+    outcome = await laboratory.gates(text, track=track, tier=tier, label=label, tasks=tasks, max_exponent=max_exponent)
     *before, last = outcome.verdicts
     cost = {"cost": asdict(outcome.cost)} if outcome.cost is not None else {}
     verdicts.extend([*before, replace(last, detail={**last.detail, **cost})])

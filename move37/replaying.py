@@ -103,7 +103,14 @@ class StoredLaboratory:
         }
 
     async def gates(
-        self, source: str, *, track: str, tier: str, label: str, max_exponent: float | None = None
+        self,
+        source: str,
+        *,
+        track: str,
+        tier: str,
+        label: str,
+        tasks: Sequence[str] = (),
+        max_exponent: float | None = None,
     ) -> GateOutcome:
         """The stored verdicts of the gates that ran in the sandbox."""
         experiment_id, _, attempt = label.rpartition("/gates-")

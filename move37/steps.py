@@ -117,6 +117,7 @@ async def _climb(loop: Loop, experiment: Experiment, attempt: Attempt) -> tuple[
         tier=objective.tier,
         label=f"{experiment.id}/gates-{attempt.number}",
         identity=lambda: _identity(loop, experiment, attempt, source),
+        tasks=objective.tasks,
         max_exponent=loop.config.search.max_exponent,
     )
     return climbed.verdicts

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,15 +29,17 @@ def run_gates(
     tier_name: str,
     max_exponent: float | None = None,
     *,
+    lengths: Collection[int] = (),
     seconds: dict[str, float] | None = None,
 ) -> dict[str, Any]:
     """The verdicts up to the first failure, and the cost of a program that passes. Runs the program's code.
 
     Args:
         max_exponent: the campaign's limit on how the work may grow with length; None measures only.
+        lengths: of sequences to look at beside those of the tier's ranking tasks.
         seconds: receives the CPU-seconds of each gate that ran.
     """
-    climb = _Climb(source, tiers.get(track, tier_name), max_exponent)
+    climb = _Climb(source, tiers.get(track, tier_name).probing(lengths), max_exponent)
     seed_generators(0)
     verdicts: list[Verdict] = []
     for gate in DYNAMIC_GATES:

@@ -327,3 +327,12 @@ def test_a_program_that_draws_random_numbers_is_built_the_same_at_every_call() -
         factors += [specimen.layer(0).factor, specimen.layer(0).factor]
     assert len(set(factors)) == 1
     assert specimen.layer(1).factor != factors[0]
+
+
+def test_a_leak_at_the_length_of_a_resized_task_only_is_caught_there() -> None:
+    source = mixer("return a + (x.mean(1, keepdim=True) if x.shape[1] == 200 else 0)")
+    assert run_gates(source, "sequence", "micro")["verdicts"][-1]["passed"]
+    job = gate_phases(source, track="sequence", tier="micro", lengths=[200])[0].send[0].payload
+    assert read_control(job)["lengths"] == [200]
+    found = run_gates(source, "sequence", "micro", lengths=[200])["verdicts"][-1]
+    assert (found["gate"], found["reason"]) == ("causality", "not_causal")
