@@ -100,7 +100,7 @@ def _gains(store: "Store", best: "Experiment", starters: Sequence["Experiment"])
     scores = [_per_task(store, experiment) for experiment in programs]
     for task in scores[-1]:
         table.add_row(task, *(_cell(values.get(task, [])) for values in scores))
-    table.add_row("all tasks", *(score(experiment.score) for experiment in programs), style="bold")
+    table.add_row("score", *(score(experiment.score) for experiment in programs), style="bold")
     gains = [(best.score or 0.0) - (experiment.score or 0.0) for experiment in programs[:-1]]
     table.add_row("gain of the best", *(f"{gain:+.3f}" for gain in gains), "")
     return table
