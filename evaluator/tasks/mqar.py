@@ -29,7 +29,6 @@ class MultiQueryRecall(Task):
     )
 
     order: ClassVar[int] = 1
-    earliest_cut: ClassVar[float] = 0.25  # rank correlation with the end: .88 (benchmarks)
     axes: ClassVar[Mapping[str, str]] = {
         "vocabulary": "half of it are values: from twice the pairs and one",
         "length": "from three times the pairs",
