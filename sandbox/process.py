@@ -6,8 +6,9 @@ For programs that are trusted because of how they were made (the embedded gramma
 Covered: a crash, a leak or an endless loop stays in the worker; memory, file size and CPU time are limited per process;
 the environment is not inherited; a worker dies with its orchestrator; what it forked is killed with it.
 NOT covered: anything hostile. A program can read and write whatever the user can, reach the network, and signal the
-orchestrator. A child that both leaves the process group and replaces its environment is not found. NPROC is not set:
-it counts every process of the user, the orchestrator's own included.
+orchestrator. One that stops or kills its launcher, which finds and ends whatever it starts, and that also replaces its
+environment, may leave a process behind. NPROC is not set: it counts every process of the user, the orchestrator's own
+included.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from sandbox.environment import flags_hash, package_paths, worker_environment
 from sandbox.protocol import Job, JobOutcome, OutcomeKind, Progress
 from sandbox.subprocesses import SubprocessWorker, rlimits
 
+_SWEEPS = 20
 _MARK = "MOVE37_WORKER"  # in the environment of a worker and, unless they take care, of all its descendants
 
 
@@ -79,7 +81,7 @@ class ProcessSandbox:
     async def _start(self, job: Job, scratch: str, mark: str) -> SubprocessWorker:
         limits = rlimits(job.limits, sum(phase.timeout_s for phase in job.phases))
         del limits["NPROC"]
-        settings = json.dumps({"limits": limits, "die_with_parent": os.getpid()})
+        settings = json.dumps({"limits": limits, "watch_stdin": True})
         environment = worker_environment(job.limits, scratch=scratch) | {
             "PATH": "/usr/bin:/bin",
             "PYTHONPATH": ":".join(map(str, [Path(evaluator.__file__).parent.parent, *package_paths()])),
@@ -91,6 +93,7 @@ class ProcessSandbox:
 
 async def _end(worker: SubprocessWorker | None, mark: str, scratch: str) -> None:
     if worker is not None:
+        await worker.terminate()
         worker.kill()
         await asyncio.to_thread(sweep, f"{_MARK}={mark}".encode())
         await worker.destroy()
@@ -98,17 +101,23 @@ async def _end(worker: SubprocessWorker | None, mark: str, scratch: str) -> None
 
 
 def sweep(marker: bytes) -> int:
-    """Kills every process whose environment holds `marker`, until a pass finds none. Returns how many it killed."""
+    """Kills every process whose environment holds `marker`. Returns how many it killed.
+
+    It ends after two passes in a row that find none: one pass may miss a process whose parent forked it after the list
+    was read and ended before its own environment was.
+    """
     killed: set[int] = set()
-    for _ in range(20):  # a process may fork while the list is read, and takes a moment to die
+    clean = 0
+    for _ in range(_SWEEPS):
         found = {pid for pid in _processes() if _environment_holds(pid, marker)}
-        if not found:
+        clean = 0 if found else clean + 1
+        if clean == 2:
             break
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         killed |= found
-        time.sleep(0.01)
+        time.sleep(0.01)  # a killed process takes a moment to go
     return len(killed)
 
 

@@ -22,6 +22,7 @@ from sandbox.conversation import Ending, Sink
 from sandbox.protocol import Limits
 
 _OUTPUT, _LOG = 1, 2
+TERMINATE_TIMEOUT_S = 1.0  # a launcher that a program has stopped does not answer
 GONE_TIMEOUT_S = 5.0  # SIGKILL takes milliseconds; a process in uninterruptible sleep may take longer than we wait
 
 
@@ -122,6 +123,15 @@ class SubprocessWorker(asyncio.SubprocessProtocol):
 
     async def peak_memory(self) -> int | None:
         return highest_resident(self.pid)
+
+    async def terminate(self) -> None:
+        """Asks the launcher to end the worker and all that it started, and waits until it has, for a while."""
+        if self._exited.is_set():
+            return
+        with contextlib.suppress(ProcessLookupError, TimeoutError):
+            os.kill(self.pid, signal.SIGTERM)
+            async with asyncio.timeout(TERMINATE_TIMEOUT_S):
+                await self._exited.wait()
 
     async def destroy(self) -> None:
         """Kills the process group and waits until the child, and whoever holds its pipes, is gone."""

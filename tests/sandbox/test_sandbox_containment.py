@@ -223,6 +223,25 @@ async def test_a_daemon_that_a_program_leaves_behind_is_gone_afterwards(sandbox)
     assert await gone(token)
 
 
+async def test_daemons_without_a_trace_of_where_they_came_from_are_found():
+    """Each forked by a process that ends at once, with a fresh environment and a session of its own."""
+    token = secrets.token_hex(8)
+    daemon = (sys.executable, "-c", "import time; time.sleep(60)", token)
+    program = f"""
+        import os
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                os.execve({sys.executable!r}, {daemon!r}, {{}})
+            os._exit(0)
+    """
+    sandbox = ProcessSandbox()
+    for _ in range(10):
+        outcomes = await asyncio.gather(*(light(sandbox, token).run(job(program)) for _ in range(4)))
+        assert all(outcome.completed for outcome in outcomes), outcomes
+    assert await gone(token, 0.5)
+
+
 async def test_memory_is_limited(sandbox):
     outcome = await light(sandbox).run(
         job("import os\nx = bytearray(os.urandom(1)) * (600 << 20)", memory_bytes=256 << 20)
