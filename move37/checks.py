@@ -1,4 +1,9 @@
-"""`move37 doctor`: what is installed, reachable, missing, and the remedy for each. Nothing here raises."""
+"""`move37 doctor`: what is installed, reachable, missing, and the remedy for each. Nothing here raises.
+
+A check that is `required` and `missing` means that a plain `move37 run` cannot work here (exit code 4): something that
+every campaign needs is not there, or no sandbox isolates while the environment names a language model. Without one the
+embedded grammar answers, whose programs may run in the process sandbox: then that is a warning.
+"""
 
 import importlib.metadata
 import os
@@ -11,7 +16,7 @@ from agents.embedded.notice import EMBEDDED_MODEL
 from agents.gateway import KEY_ENV_NAMES
 from memory.errors import MemoryStoreError
 from move37.errors import Move37Error
-from move37.keys import api_key
+from move37.keys import api_key, setting
 from move37.workspace import Workspace
 from sandbox import doctor as sandbox_doctor
 
@@ -39,8 +44,9 @@ class Check:
 def all_checks(workspace: Workspace) -> list[Check]:
     """Every check, in the order in which a new user would meet the problem."""
     checks = [_python(), *map(_package, _PACKAGES), _machine(), _runs(workspace), _store(workspace)]
-    checks.extend(Check(c.name, c.status, c.detail, c.remedy) for c in sandbox_doctor.checks())
-    checks.append(_model())
+    found = sandbox_doctor.checks()
+    checks.extend(Check(c.name, c.status, c.detail, c.remedy) for c in found)
+    checks += [_isolation(sandbox_doctor.usable(found)), _model()]
     return checks
 
 
@@ -90,6 +96,27 @@ def _store(workspace: Workspace) -> Check:
         return Check("experiment memory", "missing", str(error), "see the message", required=True)
     finally:
         store.close()
+
+
+def _isolation(usable: list[str]) -> Check:
+    """Whether the programs of a plain `move37 run` have a place to run in."""
+    if usable:
+        said = f"{usable[0]}, the strongest that nothing here rules out"
+        others = f"; also {', '.join(usable[1:])}" if usable[1:] else ""
+        return Check("isolation", "ok", f"{said}{others}. A self-test at the start of a campaign decides")
+    remedy = "follow one of the remedies above"
+    try:
+        model = setting("MOVE37_MODEL")
+        remote = setting("MOVE37_BASE_URL") is not None or model not in {None, EMBEDDED_MODEL}
+    except Move37Error as error:
+        return Check(
+            "isolation", "warning", f"no sandbox isolates, and which model is meant is unknown: {error}", remedy
+        )
+    if remote:
+        detail = "no sandbox isolates, and the environment names a language model: its programs must not run here"
+        return Check("isolation", "missing", detail, remedy, required=True)
+    detail = "no sandbox isolates: only the embedded model's programs may run here, in the process sandbox"
+    return Check("isolation", "warning", detail, f"for a language model {remedy}")
 
 
 def _model() -> Check:

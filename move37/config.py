@@ -85,10 +85,16 @@ class ObjectiveConfig(_Section):
 
 
 class SandboxConfig(_Section):
-    """Where programs run."""
+    """Where programs run.
 
-    backend: Literal["auto", "docker", "bubblewrap", "process"] = "auto"
+    `runtime` is a container runtime that the Docker engine knows ("runsc"). `gpus` are the devices that trials may
+    lease, one each, by index or UUID; left out, those that this machine has.
+    """
+
+    backend: Literal["auto", "docker", "bubblewrap", "landlock", "process"] = "auto"
     accept_unsafe: bool = False
+    runtime: str = ""
+    gpus: tuple[str, ...] | None = None
     memory_gib: Annotated[float, Field(ge=0.25)] = 3.0
     cpus: Annotated[float, Field(gt=0)] = 1.0
 

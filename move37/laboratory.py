@@ -4,6 +4,7 @@
 another implementation (`move37.replaying`) that answers from the store.
 """
 
+import asyncio
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,9 +19,11 @@ from evaluator.profile import CostReport, profile_phases, read_profile_reply
 from evaluator.trial import TrialRequest, score_trial, trial_phases
 from evaluator.verdict import Verdict
 from move37.errors import CampaignPaused
+from sandbox.errors import GpuUnavailable
 from sandbox.protocol import Job, JobOutcome, Limits, OutcomeKind, Sandbox
 
-_INFRASTRUCTURE_TRIES = 3
+_PAUSES_S = (0.0, 2.0, 8.0, 20.0)  # before each try, where the engine was lost: a restart of it takes some seconds
+_LOST = ("engine", "lost")
 Progress = Callable[[dict[str, Any]], None]
 
 
@@ -88,10 +91,11 @@ class Laboratory(Protocol):
 class SandboxLaboratory:
     """Gates and trials as sandbox jobs; scoring on the host."""
 
-    def __init__(self, sandbox: Sandbox, *, memory_gib: float, cpus: float, campaign: str) -> None:
+    def __init__(self, sandbox: Sandbox, *, memory_gib: float, cpus: float, warm: int = 0) -> None:
+        """`warm`: for so many jobs at once, workers are kept started and waiting, as far as memory allows."""
         self._sandbox = sandbox
         self._limits = Limits(memory_bytes=int(memory_gib * 2**30), cpus=cpus)
-        self._campaign = campaign
+        self.warm = sandbox.keep_warm(warm, self._limits) if warm else 0
 
     async def gates(
         self,
@@ -106,7 +110,7 @@ class SandboxLaboratory:
         """See `Laboratory.gates`."""
         lengths = {tiers.get(track, tier).task(task).length for task in tasks}
         phases = gate_phases(source, track=track, tier=tier, lengths=lengths, max_exponent=max_exponent)
-        outcome = await self._run(Job(label, phases, self._limits, self._campaign))
+        outcome = await self._run(Job(label, phases, self._limits))
         if outcome.kind is OutcomeKind.CANDIDATE_FAILED:
             verdict = Verdict("sandbox", False, outcome.reason, outcome.message, outcome.line)
             return GateOutcome((verdict,), None, outcome.log)
@@ -119,7 +123,7 @@ class SandboxLaboratory:
     async def profile(self, source: str, *, track: str, tier: str, label: str) -> CostReport | str:
         """What the program costs, as measured in the sandbox; a sentence where it could not be measured."""
         phases = profile_phases(source, track=track, tier=tier)
-        outcome = await self._run(Job(label, phases, self._limits, self._campaign))
+        outcome = await self._run(Job(label, phases, self._limits, timed=True))
         if outcome.kind is OutcomeKind.CANDIDATE_FAILED:
             return outcome.message
         try:
@@ -134,7 +138,7 @@ class SandboxLaboratory:
         phases = trial_phases(source, request)
         needs_gpu = tiers.get(request.track, request.tier).accelerator
         task = request.task.partition(":")[0]
-        job = Job(label, phases, self._limits, self._campaign, task, needs_gpu)
+        job = Job(label, phases, self._limits, task=task, accelerator=needs_gpu)
         outcome = await self._run(job, on_progress)
         environment: dict[str, Any] = {**fingerprint(), **outcome.provenance}
         log, device_s = outcome.log, outcome.wall_s
@@ -164,17 +168,30 @@ class SandboxLaboratory:
         )
 
     async def _run(self, job: Job, on_progress: Progress | None = None) -> JobOutcome:
-        """Runs a job; infrastructure failures are retried and never blamed on the candidate."""
+        """Runs a job; infrastructure failures are retried and never blamed on the candidate.
+
+        Raises:
+            CampaignPaused: they went on.
+            SandboxUnavailable: what no second try mends.
+        """
         lost_s = 0.0
-        for _ in range(_INFRASTRUCTURE_TRIES):
+        reason = ""
+        for pause_s in _PAUSES_S:
+            if reason in _LOST:
+                await asyncio.sleep(pause_s)
             outcome = await self._sandbox.run(job, on_progress=on_progress)
             if outcome.kind is not OutcomeKind.INFRASTRUCTURE_FAILED:
                 return replace(outcome, wall_s=outcome.wall_s + lost_s)
             lost_s += outcome.wall_s
+            reason = outcome.reason
         raise CampaignPaused(
-            f"the {self._sandbox.level} sandbox failed {_INFRASTRUCTURE_TRIES} times on {job.job_id} "
+            f"the {self._sandbox.level} sandbox failed {len(_PAUSES_S)} times on {job.job_id} "
             f"({outcome.reason}): {outcome.message}. `move37 doctor` says what is wrong."
         )
+
+    async def require_gpu(self) -> str:
+        """The name of the GPU that trials can have. Raises GpuUnavailable if they cannot."""
+        return await self._sandbox.require_gpu(self._limits)
 
     async def close(self) -> None:
         """Closes the sandbox."""
@@ -210,9 +227,8 @@ def _processor() -> str:
 
 
 def require_accelerator(track: str, tier: str) -> None:
-    """Raises CampaignPaused where a tier needs an accelerator and the host has none. The driver says, not torch."""
+    """Raises GpuUnavailable where a tier needs a GPU and the host has none. The driver says, not torch."""
     if tiers.get(track, tier).accelerator and not Path("/dev/nvidiactl").exists():
-        raise CampaignPaused(
-            f"tier '{tier}' needs a GPU and this machine shows none (no /dev/nvidiactl): choose a smaller tier, "
-            f"one of {', '.join(name for name in tiers.names(track) if not tiers.get(track, name).accelerator)}"
-        )
+        smaller = ", ".join(name for name in tiers.names(track) if not tiers.get(track, name).accelerator)
+        why = f"tier '{tier}' needs a GPU and this machine shows none (no /dev/nvidiactl)"
+        raise GpuUnavailable("chosen", why, f"Choose a smaller tier, one of {smaller}.")

@@ -15,6 +15,7 @@ from agents.discovery import only_model
 from agents.embedded.notice import EMBEDDED_MODEL, EMBEDDED_NOTICE
 from agents.errors import EndpointInvalid, MissingKey, ModelUnavailable
 from agents.gateway import ChatModel, Prices, open_model
+from evaluator import tiers
 from evaluator.objective import objective, objective_hash
 from memory.records import Campaign
 from memory.store import Store
@@ -24,13 +25,12 @@ from move37.campaign import Ending, drive
 from move37.config import CampaignConfig, validate
 from move37.errors import CampaignPaused, ConfigError
 from move37.keys import api_key
-from move37.laboratory import SandboxLaboratory, require_accelerator
+from move37.laboratory import Laboratory, SandboxLaboratory, require_accelerator
 from move37.loop import Loop, Notify
 from move37.turnstile import Turnstile
 from move37.workspace import Workspace
 from prompts.loader import Prompts
-from sandbox.protocol import Sandbox
-from sandbox.selection import Opened, open_sandbox
+from sandbox.selection import Equipment, Opened, open_sandbox
 
 Announce = Callable[[str], None]
 
@@ -48,7 +48,8 @@ def resolved(config: CampaignConfig) -> CampaignConfig:
 
     Raises:
         ConfigError: a remote endpoint without a key, an unusable base URL, no or several models.
-        CampaignPaused: the endpoint cannot be reached, or the tier needs a GPU and there is none.
+        CampaignPaused: the endpoint cannot be reached.
+        GpuUnavailable: the tier needs a GPU and there is none.
     """
     settings = config.model
     require_accelerator(config.objective.track, config.objective.tier)
@@ -181,15 +182,20 @@ async def _execute(
         config.sandbox.backend,
         programs_trusted=config.model.embedded,
         accept_unsafe=config.sandbox.accept_unsafe,
+        equipment=Equipment(config.sandbox.runtime, config.sandbox.gpus),
     )
     model = None
     try:
+        laboratory = SandboxLaboratory(
+            opened.sandbox, memory_gib=config.sandbox.memory_gib, cpus=config.sandbox.cpus, warm=config.parallel
+        )
+        notices = [*opened.warnings, *await _equipped(config, laboratory)]
         model = open_chat_model(config)
         campaign = campaign or start(store, config)
         with workspace.hold(campaign.id, campaign.name):
             on_campaign(campaign)
-            _announce_all(store, campaign, config, opened, model, announce)
-            loop = _loop(store, campaign, config, opened.sandbox, model, notify)
+            _announce_all(store, campaign, config, opened, notices, model, announce)
+            loop = _loop(store, campaign, config, laboratory, model, notify)
             ending = await drive(loop, checkpoint_file=checkpoint_file(workspace, campaign))
     finally:
         if model is not None:
@@ -199,7 +205,7 @@ async def _execute(
 
 
 def _loop(
-    store: Store, campaign: Campaign, config: CampaignConfig, sandbox: Sandbox, model: ChatModel, notify: Notify
+    store: Store, campaign: Campaign, config: CampaignConfig, laboratory: Laboratory, model: ChatModel, notify: Notify
 ) -> Loop:
     return Loop(
         store=store,
@@ -208,9 +214,7 @@ def _loop(
         brief=briefing.brief(config),
         prompts=Prompts(),
         model=model,
-        laboratory=SandboxLaboratory(
-            sandbox, memory_gib=config.sandbox.memory_gib, cpus=config.sandbox.cpus, campaign=campaign.id
-        ),
+        laboratory=laboratory,
         budget=Budget(config.budget, lambda: store.spent(campaign.id)),
         turnstile=Turnstile(),
         notify=notify,
@@ -233,8 +237,31 @@ def checkpoint_file(workspace: Workspace, campaign: Campaign) -> Path:
     return workspace.runs / "checkpoints" / f"{campaign.id}.db"
 
 
+async def _equipped(config: CampaignConfig, laboratory: SandboxLaboratory) -> list[str]:
+    """What to tell about the workers that are kept waiting, and proof of the GPU where the tier needs one.
+
+    Raises:
+        GpuUnavailable: the sandbox has none to give, or a worker cannot use it.
+    """
+    notices = []
+    if laboratory.warm < config.parallel:
+        notices.append(
+            f"memory allows {laboratory.warm} waiting workers for {config.parallel} experiments in flight: "
+            "some trials wait some seconds for theirs to start"
+        )
+    if tiers.get(config.objective.track, config.objective.tier).accelerator:
+        notices.append(f"GPU: {await laboratory.require_gpu()}")
+    return notices
+
+
 def _announce_all(
-    store: Store, campaign: Campaign, config: CampaignConfig, opened: Opened, model: ChatModel, announce: Announce
+    store: Store,
+    campaign: Campaign,
+    config: CampaignConfig,
+    opened: Opened,
+    equipment: list[str],
+    model: ChatModel,
+    announce: Announce,
 ) -> None:
     notices = []
     if config.experiments <= len(config.search.starters):
@@ -247,7 +274,7 @@ def _announce_all(
     else:
         notices.append(f"model {model.name}")
     notices.append(f"sandbox {opened.sandbox.level}: {opened.chosen_because}")
-    notices.extend(opened.warnings)
+    notices.extend(equipment)
     for notice in notices:
         announce(notice)
     store.set_campaign_state(campaign.id, "running")

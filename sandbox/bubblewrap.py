@@ -2,10 +2,15 @@
 
 Covered: the program sees the interpreter, its packages, the system's shared libraries and the evaluator, read-only, and
 nothing else of the host; an empty network namespace; its own process tree, gone with its first process; no capability;
-a sized scratch directory; the orchestrator's environment stays outside (bwrap itself is started with an empty one: its
-own `--clearenv` leaves the caller's readable in /proc/1/environ).
-NOT covered: total memory (no cgroup: the limit holds per process, so many processes together may exceed it); system
-calls are not filtered, so the kernel's whole surface is open, and started by root, so is making a user namespace.
+a filter on system calls (`seccomp.json`, the same as in the docker sandbox: neither io_uring nor namespaces, sockets of
+the AF_UNIX family only), installed by `launcher.py` once the user id has changed; a sized scratch directory; where a
+control group can be made (`cgroups.py`), a limit on memory, processes and CPU time as a whole; the orchestrator's
+environment stays outside (bwrap itself is started with an empty one: its own `--clearenv` leaves the caller's
+readable in /proc/1/environ).
+NOT covered: total memory where there is no control group (the limit then holds per process, so many processes together
+may exceed it; trials record `memory_cgroup`); the *number* of files in the scratch directory (bwrap 0.8 sizes a tmpfs
+but cannot limit its inodes; each takes about a kilobyte of kernel memory, which only the control group counts); bugs
+in the kernel.
 
 Two ways to another identity:
 - as an ordinary user, a user namespace in which further ones are disabled;
@@ -16,7 +21,7 @@ Two ways to another identity:
 
 from __future__ import annotations
 
-import asyncio
+import base64
 import json
 import os
 import secrets
@@ -30,65 +35,73 @@ from typing import Any, Self
 
 import evaluator
 from sandbox import launcher
-from sandbox.conversation import converse
+from sandbox.cgroups import CgroupScope, open_cgroups
 from sandbox.environment import flags_hash, package_paths, worker_environment
 from sandbox.errors import SandboxUnavailable
-from sandbox.protocol import Job, JobOutcome, Limits, OutcomeKind, Progress
+from sandbox.pool import StartedWorker
+from sandbox.pooled import PooledSandbox
+from sandbox.protocol import Limits
 from sandbox.subprocesses import SubprocessWorker, rlimits
+from sandbox.syscalls import program
 
 HOME = "/opt/move37"  # where the evaluator is, inside
 UID_RANGE = range(0x64370000, 0x64380000)  # far above login and subordinate ids
 NAMESPACED_UID = 65534
+OWN_PROCESSES = 4  # bwrap's and the launcher's, which the limit on a job's processes leaves room for
 WORKER = (sys.executable, "-m", "evaluator")
 
 
-class BubblewrapSandbox:
+class BubblewrapSandbox(PooledSandbox):
     """Implements `Sandbox` with bwrap. See the module."""
 
     level = "bubblewrap"
     isolated = True
 
     def __init__(self, *, command: Sequence[str] = WORKER) -> None:
-        """Raises SandboxUnavailable when bwrap is not installed; whether it works here is for a self-test to say."""
+        """Whether it works here is for a self-test to say.
+
+        Raises:
+            SandboxUnavailable: bwrap or libseccomp is not installed.
+        """
+        super().__init__()
         found = shutil.which("bwrap")
         if found is None:
             raise SandboxUnavailable("bubblewrap", "bwrap is not on PATH", "Install it: apt install bubblewrap.")
         self._bwrap = found
+        self._filter = program(self.level)
+        self._cgroups = open_cgroups()
         self._command = tuple(command)
 
     def provenance(self) -> dict[str, Any]:
-        flags = self._flags(Limits(), as_root=os.geteuid() == 0)
-        return {"level": self.level, "isolated": self.isolated, "flags_hash": flags_hash(flags)}
-
-    async def run(
-        self, job: Job, *, deadline_s: float | None = None, on_progress: Progress | None = None
-    ) -> JobOutcome:
-        worker: SubprocessWorker | None = None
-        provenance = self.provenance()
-        try:
-            worker = await SubprocessWorker.start(self._command_line(job), environment={})
-            return await converse(worker, job, deadline_s=deadline_s, on_progress=on_progress, provenance=provenance)
-        except OSError as error:
-            message = f"bwrap could not be started: {error}"
-            return JobOutcome(OutcomeKind.INFRASTRUCTURE_FAILED, "start", message, provenance=provenance)
-        finally:
-            if worker is not None:
-                await asyncio.shield(worker.destroy())
+        flags = [*self._flags(Limits(), as_root=os.geteuid() == 0), self._filter.hex()]
+        return {
+            "level": self.level,
+            "isolated": self.isolated,
+            "flags_hash": flags_hash(flags),
+            "memory_cgroup": self._cgroups.version,
+        }
 
     def with_command(self, command: Sequence[str]) -> Self:
         return type(self)(command=command)
 
-    async def close(self) -> None:
-        """Nothing is held between jobs."""
+    async def _start(self, limits: Limits, lifetime_s: float, *, device: str = "") -> StartedWorker:
+        scope = self._cgroups.scope(
+            memory_bytes=limits.memory_bytes, pids=limits.pids + OWN_PROCESSES, cpus=limits.cpus
+        )
+        return await SubprocessWorker.start(self._command_line(limits, lifetime_s, scope), environment={}, scope=scope)
 
-    def _command_line(self, job: Job) -> list[str]:
+    def _command_line(self, limits: Limits, lifetime_s: float, scope: CgroupScope | None) -> list[str]:
+        """The launcher twice, if need be: outside to join the control group, which cannot be seen from inside."""
         as_root = os.geteuid() == 0
-        lifetime_s = sum(phase.timeout_s for phase in job.phases)
-        settings: dict[str, Any] = {"limits": rlimits(job.limits, lifetime_s)}
+        settings: dict[str, Any] = {
+            "limits": rlimits(limits, lifetime_s),
+            "seccomp": base64.b64encode(self._filter).decode(),
+        }
         if as_root:
             settings["uid"] = UID_RANGE.start + secrets.randbelow(len(UID_RANGE))
         launch = (sys.executable, "-I", "-S", f"{HOME}/launcher.py", json.dumps(settings))
-        return [self._bwrap, *self._flags(job.limits, as_root=as_root), "--", *launch, *self._command]
+        join = () if scope is None else launch_outside({"cgroup": scope.join_files()})
+        return [*join, self._bwrap, *self._flags(limits, as_root=as_root), "--", *launch, *self._command]
 
     def _flags(self, limits: Limits, *, as_root: bool) -> list[str]:
         identity = (
@@ -105,10 +118,15 @@ class BubblewrapSandbox:
         return [*identity, *life, *environment, *_mounts(limits), "--chdir", HOME]
 
 
+def launch_outside(settings: dict[str, Any]) -> tuple[str, ...]:
+    """The launcher as a command of this host, to go before another command."""
+    return (sys.executable, "-I", "-S", str(launcher.__file__), json.dumps(settings))
+
+
 def _mounts(limits: Limits) -> list[str]:
     """The root: scratch first, since an interpreter may lie under /tmp; read-only last, when all is in place."""
     evaluator_path = Path(evaluator.__file__).parent
-    binds = {path: path for path in [*_interpreter_paths(), *_library_paths()]}
+    binds = {path: path for path in [*interpreter_paths(), *library_paths()]}
     binds |= {evaluator_path: Path(HOME, "evaluator"), Path(launcher.__file__): Path(HOME, "launcher.py")}
     flags = ["--perms", "1777", "--size", str(limits.tmp_bytes), "--tmpfs", "/tmp"]  # noqa: S108
     flags += [part for directory in _parents(binds.values()) for part in ("--dir", str(directory))]
@@ -122,14 +140,14 @@ def _mounts(limits: Limits) -> list[str]:
     return [*flags, "--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev", "--remount-ro", "/"]
 
 
-def _interpreter_paths() -> list[Path]:
+def interpreter_paths() -> list[Path]:
     """Where this interpreter, its standard library and its packages are."""
     names = [sys.prefix, sys.base_prefix, sys.exec_prefix, sysconfig.get_path("stdlib")]
     names += [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
     return _outermost([*(Path(name) for name in names), *package_paths()])
 
 
-def _library_paths() -> list[Path]:
+def library_paths() -> list[Path]:
     """The system's shared libraries. A link such as /lib is made again inside, not mounted."""
     paths = [Path("/usr/lib"), Path("/usr/lib64"), Path("/lib"), Path("/lib64")]
     return [path for path in paths if path.is_dir() and not path.is_symlink()]

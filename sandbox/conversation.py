@@ -10,7 +10,7 @@ Notable:
   happens before that is explained from the exit, in this order: what the host itself decided, an engine that lost the
   worker, the memory limit, the exit code.
 - Until the greeting, no byte of the program has been sent: failures there are the infrastructure's, after it the
-  candidate's.
+  candidate's. A worker that has greeted can wait, drained all the while, until there is a job for it.
 
 Not covered: ending the worker. The backend that started it destroys it, whatever happens in here.
 """
@@ -30,7 +30,7 @@ from evaluator.text import line_number
 from evaluator.wire import Frame, FrameKind, FrameReader, arrays_cap, encode_frame, read_arrays, read_control
 from sandbox.errors import ProtocolMismatch
 from sandbox.logs import BoundedLog, shown
-from sandbox.protocol import Job, JobOutcome, OutcomeKind, Progress
+from sandbox.protocol import Job, JobOutcome, Limits, OutcomeKind, Progress
 
 if TYPE_CHECKING:
     from evaluator.phases import Phase
@@ -75,7 +75,10 @@ class Worker(Protocol):
         """Waits until the worker has ended by itself."""
 
     async def peak_memory(self) -> int | None:
-        """The most memory the worker has used so far, in bytes; None if the backend cannot measure it from outside."""
+        """The most memory the worker is known to have used, in bytes; None where that cannot be measured from outside.
+
+        Must return at once, whatever the state of the worker.
+        """
 
 
 class _Verdict(Exception):
@@ -107,51 +110,97 @@ async def converse(
     Raises:
         ProtocolMismatch: see `Sandbox.run`.
     """
-    return await _Conversation(worker, job, on_progress).hold(deadline_s, provenance)
+    conversation = Conversation(worker, job.limits, provenance)
+    try:
+        return await conversation.hold(job, deadline_s=deadline_s, on_progress=on_progress)
+    finally:
+        await conversation.close()
 
 
-class _Conversation:
-    def __init__(self, worker: Worker, job: Job, on_progress: Progress | None) -> None:
+class NotStarted(Exception):
+    """A worker did not come as far as its greeting. The outcome is an infrastructure failure that says why."""
+
+    def __init__(self, outcome: JobOutcome) -> None:
+        super().__init__(outcome.message)
+        self.outcome = outcome
+
+
+class Conversation:
+    """All that is said to one worker and by it. Made on an event loop, which it reads from the first moment on."""
+
+    def __init__(self, worker: Worker, limits: Limits, provenance: Mapping[str, Any]) -> None:
         self._worker = worker
-        self._job = job
-        self._on_progress = on_progress
+        self._limits = limits
+        self._provenance = provenance
+        self._on_progress: Progress | None = None
         self._reader = FrameReader(arrays_cap=0)
         self._inbox: asyncio.Queue[Frame | _Verdict | None] = asyncio.Queue()  # None: nothing more will come
         self._deaf = False  # still draining, no longer listening
-        self._log = BoundedLog(job.limits.log_bytes)
+        self._log = BoundedLog(limits.log_bytes)
         self._hello: dict[str, Any] | None = None
         self._replies: list[dict[str, Any]] = []
         self._walls: list[float] = []
         self._peak: int | None = None
         self._doing = "starting"
-
-    async def hold(self, deadline_s: float | None, provenance: Mapping[str, Any]) -> JobOutcome:
-        began = time.monotonic()
         self._watch = asyncio.create_task(self._watch_exit())
         self._pump = asyncio.create_task(self._pump_output())
-        try:
-            try:
-                async with asyncio.timeout(deadline_s):
-                    await self._greet()
-                    for phase in self._job.phases:
-                        await self._play(phase)
-            except TimeoutError:
-                verdict = self._timed_out(f"the job's deadline of {deadline_s:g} s passed while {self._doing}")
-            except _Verdict as reached:
-                verdict = reached
-            else:
-                verdict = _Verdict(OutcomeKind.COMPLETED, "ok", "")
-            answered = verdict.kind is OutcomeKind.COMPLETED and self._job.phases  # then it exits by itself
-            ending = await self._ending(EXIT_GRACE_S if answered else 0.0)
-            return self._outcome(verdict, ending, time.monotonic() - began, provenance)
-        finally:
-            self._watch.cancel()
-            self._pump.cancel()
-            await asyncio.wait((self._watch, self._pump))
 
-    def _outcome(
-        self, verdict: _Verdict, ending: Ending | None, wall_s: float, provenance: Mapping[str, Any]
+    @property
+    def waits(self) -> bool:
+        """Whether the worker has greeted, and since then said nothing and not ended: it can be given a job."""
+        return self._hello is not None and self._inbox.empty() and not (self._watch.done() or self._pump.done())
+
+    async def greet(self) -> None:
+        """Waits until the worker says that it is ready.
+
+        Raises:
+            NotStarted: it will not be.
+            ProtocolMismatch: it is of another version.
+        """
+        began = time.monotonic()
+        try:
+            await self._greet()
+        except _Verdict as verdict:
+            raise NotStarted(self._outcome(verdict, await self._ending(0.0), time.monotonic() - began)) from None
+
+    def annotate(self, **facts: Any) -> None:
+        """Adds to what the outcome says of where the job ran."""
+        self._provenance = {**self._provenance, **facts}
+
+    async def hold(
+        self, job: Job, *, deadline_s: float | None = None, on_progress: Progress | None = None
     ) -> JobOutcome:
+        """Plays `job`, once. See `Sandbox.run`."""
+        self._on_progress = on_progress
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(deadline_s):
+                if self._hello is None:
+                    await self._greet()
+                self._check_needs(job)
+                for phase in job.phases:
+                    await self._play(phase)
+        except TimeoutError:
+            verdict = self._timed_out(f"the job's deadline of {deadline_s:g} s passed while {self._doing}")
+        except _Verdict as reached:
+            verdict = reached
+        else:
+            verdict = _Verdict(OutcomeKind.COMPLETED, "ok", "")
+        answered = verdict.kind is OutcomeKind.COMPLETED and job.phases  # then it exits by itself
+        ending = await self._ending(EXIT_GRACE_S if answered else 0.0)
+        await self._measure()
+        return self._outcome(verdict, ending, time.monotonic() - began)
+
+    async def close(self) -> None:
+        """Stops listening. The worker is its backend's to end."""
+        self._watch.cancel()
+        self._pump.cancel()
+        await asyncio.wait((self._watch, self._pump))
+        for task in (self._watch, self._pump):
+            if not task.cancelled():
+                task.exception()  # whoever needed it has had it; unasked for, the event loop would print it
+
+    def _outcome(self, verdict: _Verdict, ending: Ending | None, wall_s: float) -> JobOutcome:
         return JobOutcome(
             kind=verdict.kind,
             reason=verdict.reason,
@@ -163,7 +212,7 @@ class _Conversation:
             exit_code=ending.exit_code if ending else None,
             peak_memory_bytes=self._peak,
             wall_s=wall_s,
-            provenance={**provenance, "hello": self._hello},
+            provenance={**self._provenance, "hello": self._hello},
         )
 
     # What the worker writes
@@ -209,27 +258,27 @@ class _Conversation:
     # What the host says and expects
 
     async def _greet(self) -> None:
-        timeout_s = self._job.limits.start_timeout_s
+        timeout_s = self._limits.start_timeout_s
         frame = await self._within(timeout_s, self._receive(), f"the worker did not start within {timeout_s:g} s")
         message = self._control(frame)
         if message.get("type") != "hello":
             raise _infrastructure("start", f"the worker opened with {message.get('type')!r} instead of a greeting")
         if message.get("protocol") != PROTOCOL_VERSION:
             raise ProtocolMismatch(PROTOCOL_VERSION, message.get("protocol"))
-        self._check_needs(message)
         self._hello = message
 
-    def _check_needs(self, hello: Mapping[str, Any]) -> None:
+    def _check_needs(self, job: Job) -> None:
         """What the job needs and this worker lacks, before a byte of the program is sent."""
-        if self._job.accelerator and not hello.get("accelerator"):
+        hello = self._hello or {}
+        if job.accelerator and not hello.get("accelerator"):
             raise _infrastructure(
                 "start", "the job needs a GPU and this sandbox shows its workers none: choose a smaller tier"
             )
         tasks = hello.get("tasks")
-        if self._job.task is not None and not (isinstance(tasks, list) and self._job.task in tasks):
+        if job.task is not None and not (isinstance(tasks, list) and job.task in tasks):
             raise _infrastructure(
                 "start",
-                f"the worker has no task {self._job.task!r}: the package that brings it is not installed where it runs "
+                f"the worker has no task {job.task!r}: the package that brings it is not installed where it runs "
                 "(the docker image holds Move37's own tasks only; bubblewrap and process use this host's packages)",
             )
 
@@ -248,6 +297,9 @@ class _Conversation:
         self._walls.append(time.monotonic() - began)
         self._replies.append(reply)
         self._reader.arrays_cap = 0
+        await self._measure()
+
+    async def _measure(self) -> None:
         peak = await self._worker.peak_memory()
         if peak is not None:
             self._peak = max(peak, self._peak or 0)
@@ -342,7 +394,7 @@ class _Conversation:
         if ending is None:
             return _candidate("protocol", f"closed the protocol's channel {self._doing}")
         if ending.out_of_memory:
-            limit_mib = self._job.limits.memory_bytes >> 20
+            limit_mib = self._limits.memory_bytes >> 20
             return _candidate("out_of_memory", f"used more than {limit_mib} MiB {self._doing}")
         return _candidate("exception", f"the worker {describe_exit(ending.exit_code)} {self._doing}, without an answer")
 

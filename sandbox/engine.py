@@ -5,26 +5,41 @@ Notable:
   container is created behind the back of the code that should remove it.
 - Listing is sparse: a full listing inspects every container, races those that are being removed, and hangs on a
   wedged one.
+- The API version is agreed upon: the newest that both the SDK and the engine know. Left alone, the SDK speaks whatever
+  the engine's newest is, also one that it does not know.
+
+NOT covered: an engine that is not Docker's behind the same API (Podman's was never tried).
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import grp
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import docker
-from docker.errors import APIError, DockerException, ImageNotFound
-from docker.utils import parse_host
-from requests.exceptions import RequestException
+from docker.constants import DEFAULT_DOCKER_API_VERSION, DEFAULT_UNIX_SOCKET
+from docker.errors import APIError, DockerException, NotFound
+from docker.utils import compare_version, parse_host
+from requests.exceptions import RequestException, Timeout
 
 from sandbox import ownership
-from sandbox.errors import BUILD_COMMAND, EngineUnreachable, ImageMissing, ImageStale, SandboxUnavailable
+from sandbox.errors import (
+    BUILD_COMMAND,
+    EngineForbidden,
+    EngineIncompatible,
+    EngineUnreachable,
+    ImageMissing,
+    ImageStale,
+    SandboxUnavailable,
+)
 from sandbox.source import SOURCE_LABEL, source_hash
 
 IMAGE = "move37-sandbox:latest"
@@ -32,8 +47,14 @@ BASE_LABEL = "move37.base-image"
 BOOTSTRAP_LABEL = "move37.bootstrap"
 REQUIREMENTS_LABEL = "move37.requirements-hash"
 
+OLDEST_API = "1.41"  # of Docker 20.10, the oldest engine that this was run on; none before it is maintained
+NEWEST_API = DEFAULT_DOCKER_API_VERSION  # that the SDK knows
+
+ANSWER_TIMEOUT_S = 10  # for the first question: an engine that is up answers in milliseconds
 CALL_TIMEOUT_S = 30
 ENGINE_ERRORS = (DockerException, RequestException, OSError)
+
+_RESTART = "Look into its log and restart it; `docker version` and `docker ps` must work."
 
 _T = TypeVar("_T")
 
@@ -57,6 +78,7 @@ class Engine:
     def __init__(self, client: docker.DockerClient) -> None:
         self.client = client
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="move37-docker")
+        self._leftovers: set[str] = set()  # containers that could not be removed
 
     async def call(self, function: Callable[[], _T]) -> _T:
         """Runs a blocking call in a thread. Cancelled, it lets the call finish first."""
@@ -66,6 +88,27 @@ class Engine:
         except asyncio.CancelledError:
             await asyncio.wait((future,))
             raise
+
+    async def remove(self, container: str) -> None:
+        """Ends a container and removes it. One that cannot be removed now is remembered for `remove_leftovers`."""
+        for _ in range(2):  # a removal that times out goes through the second time
+            try:
+                await self.call(lambda: self.client.api.remove_container(container, force=True, v=True))
+            except NotFound:
+                break
+            except ENGINE_ERRORS:
+                continue
+            else:
+                break
+        else:
+            self._leftovers.add(container)
+            return
+        self._leftovers.discard(container)
+
+    async def remove_leftovers(self) -> None:
+        """Tries again what an engine that was away could not do."""
+        for container in tuple(self._leftovers):
+            await self.remove(container)
 
     def incarnation(self) -> tuple[int, int] | None:
         """Changes when the engine is restarted, as far as a local socket tells: it is then a new file."""
@@ -93,26 +136,135 @@ def connect() -> Engine:
     """The engine that the environment names (DOCKER_HOST), or the local one.
 
     Raises:
-        EngineUnreachable: nothing answers there.
+        EngineForbidden: it is there, and this user may not talk to it.
+        EngineIncompatible: it and the SDK have no version of the API in common.
+        EngineUnreachable: nothing answers there, not in time, or with an error.
     """
     try:
         _try_local_socket()
-        client = docker.from_env(timeout=CALL_TIMEOUT_S)
-        client.ping()
+        version = _agreed_version(_ask_version())
+        return Engine(docker.from_env(version=version, timeout=CALL_TIMEOUT_S))
     except ENGINE_ERRORS as error:
-        why = f"no Docker engine answers ({type(error).__name__}: {str(error)[:200]})"
-        remedy = "Start Docker, or set DOCKER_HOST; the user must be allowed to talk to it."
-        raise EngineUnreachable("docker", why, remedy) from error
-    return Engine(client)
+        raise _unreachable(error) from error
+
+
+def engine_address() -> str:
+    """Where the engine is looked for, as a user would write it."""
+    return os.environ.get("DOCKER_HOST") or DEFAULT_UNIX_SOCKET.removeprefix("http+")
+
+
+def _local_socket() -> Path | None:
+    """The engine's unix socket; None when it is reached in another way. Raises DockerException for a bad address."""
+    address = str(parse_host(os.environ.get("DOCKER_HOST")))
+    return Path(address.removeprefix("http+unix://")) if address.startswith("http+unix://") else None
 
 
 def _try_local_socket() -> None:
     """Raises OSError when nothing listens on the engine's unix socket: the SDK would leave one of its own open."""
-    address = str(parse_host(os.environ.get("DOCKER_HOST")))
-    if address.startswith("http+unix://"):
+    path = _local_socket()
+    if path is not None:
         with socket.socket(socket.AF_UNIX) as attempt:
-            attempt.settimeout(CALL_TIMEOUT_S)
-            attempt.connect(address.removeprefix("http+unix://"))
+            attempt.settimeout(ANSWER_TIMEOUT_S)
+            attempt.connect(str(path))
+
+
+def _ask_version() -> dict[str, Any]:
+    client = docker.from_env(version=OLDEST_API, timeout=ANSWER_TIMEOUT_S)  # named, lest the constructor asks by itself
+    try:
+        answer = client.api.version(api_version=False)
+    except (KeyError, TypeError):  # the SDK's own, about an error that is not worded as Docker words them
+        return {}
+    finally:
+        client.close()
+    return answer if isinstance(answer, dict) else {}
+
+
+def _agreed_version(theirs: dict[str, Any]) -> str:
+    """The newest API version that the engine and the SDK have in common. Raises EngineIncompatible if there is none."""
+    try:
+        name, newest = str(theirs["Version"]), str(theirs["ApiVersion"])
+        oldest = str(theirs.get("MinAPIVersion") or OLDEST_API)
+        too_old, too_new = compare_version(newest, OLDEST_API) > 0, compare_version(NEWEST_API, oldest) > 0
+    except (KeyError, ValueError):
+        why = f"what answers at {engine_address()} does not name its API version, as a Docker engine does"
+        raise EngineIncompatible("docker", why, "Point DOCKER_HOST to a Docker engine.") from None
+    if too_old:
+        why = f"the engine (Docker {name}) speaks API {newest} at most, and {OLDEST_API} at least is needed"
+        raise EngineIncompatible("docker", why, "Update Docker to 20.10 or later.")
+    if too_new:
+        why = (
+            f"the engine (Docker {name}) speaks API {oldest} at least, and the installed Docker SDK "
+            f"{docker.__version__} knows {NEWEST_API} at most"
+        )
+        raise EngineIncompatible("docker", why, "Update the Python package: pip install --upgrade docker.")
+    return newest if compare_version(newest, NEWEST_API) >= 0 else NEWEST_API
+
+
+def _unreachable(error: BaseException) -> EngineUnreachable:
+    """What a failed first contact means, and what to do about it."""
+    where = engine_address()
+    causes = list(_causes(error))
+    numbers = {cause.errno for cause in causes if isinstance(cause, OSError)}
+    if numbers & {errno.EACCES, errno.EPERM}:
+        return _forbidden()
+    if any(isinstance(cause, TimeoutError | Timeout) for cause in causes):
+        why = f"the Docker engine at {where} did not answer within {ANSWER_TIMEOUT_S:g} s"
+        return EngineUnreachable("docker", why, "Restart it; `docker version` must answer at once.")
+    if any(isinstance(cause, APIError) for cause in causes):
+        why = f"the Docker engine at {where} answers with an error ({brief(error)})"
+        return EngineUnreachable("docker", why, "Look into its log and restart it; `docker version` must work.")
+    if errno.ENOENT in numbers:
+        said = "there is no such socket"
+    elif errno.ECONNREFUSED in numbers:
+        said = "nobody listens there"
+    else:
+        said = brief(error)
+    others = " or ".join(f"DOCKER_HOST=unix://{path}" for path in _other_sockets())
+    hint = f" There is another socket here: set {others}." if others else ""
+    remedy = f"Start Docker (`sudo systemctl start docker`), or set DOCKER_HOST to where it listens.{hint}"
+    return EngineUnreachable("docker", f"no Docker engine answers at {where}: {said}", remedy)
+
+
+def _forbidden() -> EngineForbidden:
+    path = _local_socket()
+    why = f"this user (uid {os.geteuid()}) may not open the Docker engine's socket at {engine_address()}"
+    try:
+        group = grp.getgrgid(path.stat().st_gid).gr_name if path is not None else "docker"
+    except (OSError, KeyError):  # its directory is closed to us as well, or the group has no name
+        group = "docker"
+    if group == "root":
+        group = "docker"  # to join root's own group is no remedy
+    remedy = (
+        f"Join its group, which makes you as good as root on this machine, and log in again: "
+        f"`sudo usermod -aG {group} $USER`; or run a rootless engine and set DOCKER_HOST to its socket "
+        f"(unix:///run/user/{os.geteuid()}/docker.sock)."
+    )
+    return EngineForbidden("docker", why, remedy)
+
+
+def _other_sockets() -> list[Path]:
+    """Sockets where a rootless engine or Docker Desktop would listen, and the environment does not point to."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
+    candidates = (Path(runtime, "docker.sock"), Path.home() / ".docker" / "desktop" / "docker.sock")
+    return [path for path in candidates if os.access(path, os.W_OK) and f"unix://{path}" != engine_address()]
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, what it was raised from or during, and what it wraps as its argument: urllib3 and requests do both."""
+    pending, seen = [error], set[int]()
+    while pending:
+        cause = pending.pop()
+        if id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        yield cause
+        linked = (cause.__cause__, cause.__context__, *cause.args)
+        pending += [other for other in linked if isinstance(other, BaseException)]
+
+
+def brief(error: BaseException) -> str:
+    """An error on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def inspect_image(engine: Engine, tag: str = IMAGE) -> ImageInfo:
@@ -123,11 +275,11 @@ def inspect_image(engine: Engine, tag: str = IMAGE) -> ImageInfo:
     """
     try:
         image = engine.client.images.get(tag)
-    except ImageNotFound:
+    except NotFound:
         raise ImageMissing("docker", f"the engine has no image {tag!r}", f"Build it with `{BUILD_COMMAND}`.") from None
     except ENGINE_ERRORS as error:
-        why = f"the engine failed to describe {tag!r}: {error}"
-        raise EngineUnreachable("docker", why, "Is it running?") from error
+        why = f"the engine failed to describe the image {tag!r} ({brief(error)})"
+        raise EngineUnreachable("docker", why, _RESTART) from error
     found: dict[str, str] = image.labels
     return ImageInfo(
         tag=tag,
@@ -171,5 +323,6 @@ def remove_abandoned(engine: Engine) -> int:
                 if error.status_code not in (404, 409):  # gone, or being removed by somebody else
                     raise
     except ENGINE_ERRORS as error:
-        raise EngineUnreachable("docker", f"the engine failed while tidying up: {error}", "Is it running?") from error
+        why = f"the engine failed while abandoned workers were removed ({brief(error)})"
+        raise EngineUnreachable("docker", why, _RESTART) from error
     return removed

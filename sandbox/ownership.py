@@ -16,8 +16,6 @@ LABEL = "move37"
 OWNER_LABEL = "move37.owner"
 NAMESPACE_LABEL = "move37.namespace"
 DEADLINE_LABEL = "move37.deadline"
-CAMPAIGN_LABEL = "move37.campaign"
-JOB_LABEL = "move37.job"
 
 OVERDUE_GRACE_S = 600.0  # the clocks of two hosts may differ
 
@@ -39,16 +37,19 @@ def pid_namespace() -> str:
     return str(Path("/proc/self/ns/pid").stat().st_ino)
 
 
-def labels(*, campaign: str, job_id: str, lifetime_s: float) -> dict[str, str]:
-    """The labels of a container that this process starts now."""
+def owner() -> str:
+    """This process, as its containers name it."""
     pid = os.getpid()
+    return f"{pid}:{process_start_time(pid)}:{boot_id()}"
+
+
+def labels(*, lifetime_s: float) -> dict[str, str]:
+    """The labels of a container that this process starts now."""
     return {
         LABEL: "worker",
-        OWNER_LABEL: f"{pid}:{process_start_time(pid)}:{boot_id()}",
+        OWNER_LABEL: owner(),
         NAMESPACE_LABEL: pid_namespace(),
         DEADLINE_LABEL: str(int(time.time() + lifetime_s)),
-        CAMPAIGN_LABEL: campaign,
-        JOB_LABEL: job_id,
     }
 
 

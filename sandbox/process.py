@@ -3,12 +3,13 @@
 For programs that are trusted because of how they were made (the embedded grammar's), for tests, and for whoever says
 `--accept-unsafe`.
 
-Covered: a crash, a leak or an endless loop stays in the worker; memory, file size and CPU time are limited per process;
-the environment is not inherited; a worker dies with its orchestrator; what it forked is killed with it.
-NOT covered: anything hostile. A program can read and write whatever the user can, reach the network, and signal the
-orchestrator. One that stops or kills its launcher, which finds and ends whatever it starts, and that also replaces its
-environment, may leave a process behind. NPROC is not set: it counts every process of the user, the orchestrator's own
-included.
+Covered: a crash, a leak or an endless loop stays in the worker; memory, file size and CPU time are limited per process,
+and memory and processes as a whole where a control group can be made (`cgroups.py`); the environment is not inherited;
+a worker dies with its orchestrator; what it forked is killed with it.
+NOT covered: anything hostile. System calls are not filtered. A program can read and write whatever the user can, reach
+the network, and signal the orchestrator. One that stops or kills its launcher, which finds and ends whatever it starts,
+and that also replaces its environment, may leave a process behind where there is no control group. NPROC is not set: it
+counts every process of the user, the orchestrator's own included.
 """
 
 from __future__ import annotations
@@ -29,75 +30,84 @@ from typing import Any, Self
 
 import evaluator
 from sandbox import launcher
-from sandbox.conversation import converse
+from sandbox.cgroups import open_cgroups
 from sandbox.environment import flags_hash, package_paths, worker_environment
-from sandbox.protocol import Job, JobOutcome, OutcomeKind, Progress
+from sandbox.pool import StartedWorker
+from sandbox.pooled import PooledSandbox
+from sandbox.protocol import Limits
 from sandbox.subprocesses import SubprocessWorker, rlimits
 
 _SWEEPS = 20
 _MARK = "MOVE37_WORKER"  # in the environment of a worker and, unless they take care, of all its descendants
 
 
-class ProcessSandbox:
+class ProcessSandbox(PooledSandbox):
     """Implements `Sandbox` without isolation. See the module."""
 
     level = "process"
     isolated = False
 
-    def __init__(self, *, command: Sequence[str] = (sys.executable, "-m", "evaluator")) -> None:
+    def __init__(
+        self, *, command: Sequence[str] = (sys.executable, "-m", "evaluator"), devices: Sequence[str] | None = ()
+    ) -> None:
+        super().__init__(devices=devices)
         self._command = tuple(command)
+        self._cgroups = open_cgroups()
 
     def provenance(self) -> dict[str, Any]:
-        flags = rlimits(Job("", ()).limits, 0.0)
-        return {"level": self.level, "isolated": self.isolated, "flags_hash": flags_hash(sorted(flags))}
-
-    async def run(
-        self, job: Job, *, deadline_s: float | None = None, on_progress: Progress | None = None
-    ) -> JobOutcome:
-        scratch = tempfile.mkdtemp(prefix="move37-")
-        mark = secrets.token_hex(16)
-        worker: SubprocessWorker | None = None
-        try:
-            worker = await self._start(job, scratch, mark)
-            return await converse(
-                worker, job, deadline_s=deadline_s, on_progress=on_progress, provenance=self.provenance()
-            )
-        except OSError as error:
-            return JobOutcome(
-                OutcomeKind.INFRASTRUCTURE_FAILED,
-                "start",
-                f"no worker could be started: {error}",
-                provenance=self.provenance(),
-            )
-        finally:
-            await asyncio.shield(_end(worker, mark, scratch))
+        flags = rlimits(Limits(), 0.0)
+        return {
+            "level": self.level,
+            "isolated": self.isolated,
+            "flags_hash": flags_hash(sorted(flags)),
+            "memory_cgroup": self._cgroups.version,
+        }
 
     def with_command(self, command: Sequence[str]) -> Self:
-        return type(self)(command=command)
+        return type(self)(command=command, devices=self._devices)
 
-    async def close(self) -> None:
-        """Nothing is held between jobs."""
-
-    async def _start(self, job: Job, scratch: str, mark: str) -> SubprocessWorker:
-        limits = rlimits(job.limits, sum(phase.timeout_s for phase in job.phases))
-        del limits["NPROC"]
-        settings = json.dumps({"limits": limits, "watch_stdin": True})
-        environment = worker_environment(job.limits, scratch=scratch) | {
+    async def _start(self, limits: Limits, lifetime_s: float, *, device: str = "") -> StartedWorker:
+        allowed = rlimits(limits, lifetime_s)
+        del allowed["NPROC"]
+        if device:
+            del allowed["AS"]  # a GPU's driver reserves far more address space than it uses
+        settings: dict[str, Any] = {"limits": allowed, "watch_stdin": True, "lifetime_s": lifetime_s}
+        scratch = tempfile.mkdtemp(prefix="move37-")
+        mark = secrets.token_hex(16)
+        environment = worker_environment(limits, scratch=scratch) | {
             "PATH": "/usr/bin:/bin",
             "PYTHONPATH": ":".join(map(str, [Path(evaluator.__file__).parent.parent, *package_paths()])),
+            "CUDA_VISIBLE_DEVICES": device,
             _MARK: mark,
         }
-        confined = (sys.executable, "-I", "-S", str(launcher.__file__), settings, *self._command)
-        return await SubprocessWorker.start(confined, environment=environment, directory=scratch)
+        try:
+            scope = self._cgroups.scope(memory_bytes=limits.memory_bytes, pids=limits.pids, cpus=limits.cpus)
+            if scope is not None:
+                settings["cgroup"] = scope.join_files()
+            confined = (sys.executable, "-I", "-S", str(launcher.__file__), json.dumps(settings), *self._command)
+            worker = await SubprocessWorker.start(confined, environment=environment, directory=scratch, scope=scope)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        return _MarkedWorker(worker, mark, scratch)
 
 
-async def _end(worker: SubprocessWorker | None, mark: str, scratch: str) -> None:
-    if worker is not None:
-        await worker.terminate()
-        worker.kill()
-        await asyncio.to_thread(sweep, f"{_MARK}={mark}".encode())
-        await worker.destroy()
-    await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+class _MarkedWorker:
+    """A child process, its scratch directory, and the mark by which whatever it leaves is known."""
+
+    def __init__(self, child: SubprocessWorker, mark: str, scratch: str) -> None:
+        self._child = child
+        self._mark = mark
+        self._scratch = scratch
+        self.pump, self.send = child.pump, child.send
+        self.ended, self.peak_memory = child.ended, child.peak_memory
+
+    async def destroy(self) -> None:
+        await self._child.terminate()
+        self._child.kill()
+        await asyncio.to_thread(sweep, f"{_MARK}={self._mark}".encode())
+        await self._child.destroy()
+        await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
 
 
 def sweep(marker: bytes) -> int:

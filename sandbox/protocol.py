@@ -45,14 +45,15 @@ class Limits:
 @dataclass(frozen=True)
 class Job:
     """`task` and `accelerator` are what the worker must have: it says in its greeting, before any of the program is
-    sent, and a worker that lacks them is an infrastructure failure."""
+    sent, and a worker that lacks them is an infrastructure failure. `timed`: time is what the job measures, so nothing
+    that can wait is started beside it."""
 
     job_id: str
     phases: tuple[Phase, ...]
     limits: Limits = Limits()
-    campaign: str = ""
     task: str | None = None
     accelerator: bool = False
+    timed: bool = False
 
 
 class OutcomeKind(StrEnum):
@@ -101,7 +102,7 @@ class Sandbox(Protocol):
 
     @property
     def level(self) -> str:
-        """One of "docker", "bubblewrap", "process"."""
+        """One of "docker", "bubblewrap", "landlock", "process"."""
 
     @property
     def isolated(self) -> bool:
@@ -113,7 +114,7 @@ class Sandbox(Protocol):
     async def run(
         self, job: Job, *, deadline_s: float | None = None, on_progress: Progress | None = None
     ) -> JobOutcome:
-        """Runs one job in a fresh worker.
+        """Runs one job in a worker that has run none before.
 
         `deadline_s` bounds the whole job, start-up included, beside the phases' own time-outs. `on_progress` is
         called on the event loop with each progress message, validated, at most a few dozen times per phase.
@@ -121,7 +122,22 @@ class Sandbox(Protocol):
 
         Raises:
             ProtocolMismatch: the worker is not of this host's version. Nothing of the program has run.
+            SandboxUnavailable: no worker can be started until somebody mends something (the image is gone, the disk is
+                full, there is no GPU). Nothing of the program has run.
         Never raises for what a candidate does, nor for an engine that fails under way: those are outcomes.
+        """
+
+    def keep_warm(self, count: int, limits: Limits) -> int:
+        """Keeps workers with `limits` started and waiting, up to `count` and as memory allows. Returns how many.
+
+        Call it once, on the event loop that runs the jobs.
+        """
+
+    async def require_gpu(self, limits: Limits) -> str:
+        """Proves that a job can have a GPU, and returns its name.
+
+        Raises:
+            GpuUnavailable: it cannot; says why and what to do.
         """
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Workers that are child processes of the orchestrator: what the bubblewrap and process backends share.
+"""Workers that are child processes of the orchestrator: what the bubblewrap, landlock and process backends share.
 
 Notable:
 - `asyncio`'s `Process` reads through streams with flow control, and some Python versions let its `wait()` hang as
@@ -6,6 +6,8 @@ Notable:
 - The child is spawned from the event loop's own thread. That matters: a parent-death signal fires when the *thread*
   that spawned the child ends, and a pool thread may end at any time.
 - A fresh session makes the child a process group leader, so that the whole group can be killed.
+- A worker in a control group is ended as a whole when the kernel has killed any process in it for memory. cgroup v2
+  does so itself; v1 kills one process at a time, and what is left would go on with a part missing.
 """
 
 from __future__ import annotations
@@ -16,20 +18,24 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
+from sandbox.cgroups import CgroupScope
 from sandbox.conversation import Ending, Sink
 from sandbox.protocol import Limits
 
 _OUTPUT, _LOG = 1, 2
 TERMINATE_TIMEOUT_S = 1.0  # a launcher that a program has stopped does not answer
+MEMORY_POLL_S = 0.2
 GONE_TIMEOUT_S = 5.0  # SIGKILL takes milliseconds; a process in uninterruptible sleep may take longer than we wait
 
 
 class SubprocessWorker(asyncio.SubprocessProtocol):
     """One child process, its three pipes, and its end."""
 
-    def __init__(self) -> None:
+    def __init__(self, scope: CgroupScope | None = None) -> None:
+        self._scope = scope
+        self._out_of_memory = False
         self._sinks: dict[int, Sink] = {}
         self._early: dict[int, bytearray] = {_OUTPUT: bytearray(), _LOG: bytearray()}  # before `pump` is called
         self._streams_ended = asyncio.Event()
@@ -43,13 +49,32 @@ class SubprocessWorker(asyncio.SubprocessProtocol):
 
     @classmethod
     async def start(
-        cls, command: Sequence[str], *, environment: Mapping[str, str], directory: str = "/"
-    ) -> SubprocessWorker:
-        """Raises OSError when the command cannot be run."""
+        cls,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        directory: str = "/",
+        scope: CgroupScope | None = None,
+    ) -> Self:
+        """`scope` is a group that `command` joins by itself; it is ours from here on, also when this raises.
+
+        Raises:
+            OSError: the command cannot be run.
+        """
         loop = asyncio.get_running_loop()
-        _, worker = await loop.subprocess_exec(
-            cls, *command, env=dict(environment), cwd=directory, start_new_session=True, close_fds=True
-        )
+        try:
+            _, worker = await loop.subprocess_exec(
+                lambda: cls(scope),
+                *command,
+                env=dict(environment),
+                cwd=directory,
+                start_new_session=True,
+                close_fds=True,
+            )
+        except BaseException:
+            if scope is not None:
+                scope.remove()
+            raise
         return worker
 
     # asyncio.SubprocessProtocol
@@ -118,11 +143,22 @@ class SubprocessWorker(asyncio.SubprocessProtocol):
             raise BrokenPipeError("the worker stopped reading")
 
     async def ended(self) -> Ending:
-        await self._exited.wait()
-        return Ending(exit_code=self._process.get_returncode())
+        while not self._exited.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if self._scope is None else MEMORY_POLL_S):
+                    await self._exited.wait()
+            if self._scope is not None and self._ran_out_of_memory():
+                await asyncio.to_thread(self._scope.kill)
+        return Ending(exit_code=self._process.get_returncode(), out_of_memory=self._ran_out_of_memory())
 
     async def peak_memory(self) -> int | None:
-        return highest_resident(self.pid)
+        """The group's own maximum where it keeps one (page cache included), else the largest single process's."""
+        counted = self._scope.peak_bytes() if self._scope is not None else None
+        return highest_resident(self.pid) if counted is None else counted
+
+    def _ran_out_of_memory(self) -> bool:
+        self._out_of_memory = self._out_of_memory or (self._scope is not None and self._scope.oom_killed())
+        return self._out_of_memory
 
     async def terminate(self) -> None:
         """Asks the launcher to end the worker and all that it started, and waits until it has, for a while."""
@@ -137,10 +173,14 @@ class SubprocessWorker(asyncio.SubprocessProtocol):
         """Kills the process group and waits until the child, and whoever holds its pipes, is gone."""
         self._sinks = {_OUTPUT: _discard, _LOG: _discard}
         self.kill()
+        if self._scope is not None:
+            await asyncio.to_thread(self._scope.kill)
         with contextlib.suppress(TimeoutError):  # whoever holds a pipe for longer has escaped: see the backend's limits
             async with asyncio.timeout(GONE_TIMEOUT_S):
                 await self._exited.wait()
                 await self._streams_ended.wait()
+        if self._scope is not None:
+            await asyncio.to_thread(self._scope.remove)
         self._process.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GONE_TIMEOUT_S):

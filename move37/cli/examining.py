@@ -30,7 +30,7 @@ MaxExponent = Annotated[
         show_default=False,
     ),
 ]
-SandboxName = Annotated[str, typer.Option("--sandbox", help="auto, docker, bubblewrap or process.")]
+SandboxName = Annotated[str, typer.Option("--sandbox", help="auto, docker, bubblewrap, landlock or process.")]
 Unsafe = Annotated[
     bool, typer.Option("--accept-unsafe", help="Run the program without isolation (your own program only).")
 ]
@@ -243,7 +243,7 @@ async def _gates(source: bytes, question: "Question", sandbox: str, *, accept_un
 
     opened = await _open(sandbox, accept_unsafe=accept_unsafe, quiet=quiet)
     try:
-        return await climb_alone(source, _laboratory(opened), question)
+        return await climb_alone(source, _laboratory(opened, warm=0), question)
     finally:
         await opened.sandbox.close()
 
@@ -275,14 +275,15 @@ async def _evaluate(
             sys.stderr.write(f"[{done}/{runs}] {row.program}: {row.task}, seed {row.seed}: {said}\n")
 
     try:
-        return await evaluating.evaluate(source, _laboratory(opened), question, tell), opened.sandbox.level
+        laboratory = _laboratory(opened, warm=question.parallel)
+        return await evaluating.evaluate(source, laboratory, question, tell), opened.sandbox.level
     finally:
         await opened.sandbox.close()
 
 
-def _laboratory(opened: "Opened") -> Any:
+def _laboratory(opened: "Opened", *, warm: int) -> Any:
     from move37.config import SandboxConfig
     from move37.laboratory import SandboxLaboratory
 
     limits = SandboxConfig()
-    return SandboxLaboratory(opened.sandbox, memory_gib=limits.memory_gib, cpus=limits.cpus, campaign="evaluation")
+    return SandboxLaboratory(opened.sandbox, memory_gib=limits.memory_gib, cpus=limits.cpus, warm=warm)

@@ -104,21 +104,24 @@ async def _retrain(
     from move37.config import validate
     from move37.laboratory import SandboxLaboratory
     from move37.replaying import replay_experiment
-    from sandbox.selection import open_sandbox
+    from sandbox.selection import Equipment, open_sandbox
 
     config = validate(memory.campaign(experiment.campaign_id).config)
     settings = config.sandbox
     backend = _backend(sandbox) if sandbox else settings.backend
-    opened = await open_sandbox(backend, programs_trusted=config.model.embedded, accept_unsafe=settings.accept_unsafe)
+    opened = await open_sandbox(
+        backend,
+        programs_trusted=config.model.embedded,
+        accept_unsafe=settings.accept_unsafe,
+        equipment=Equipment(settings.runtime if backend in ("auto", "docker") else "", settings.gpus),
+    )
 
     def report(progress: dict[str, Any]) -> None:
         if not quiet and "step" not in progress:
             sys.stderr.write(f"training {progress['task']}, seed {progress['seed']}\n")
 
     try:
-        laboratory = SandboxLaboratory(
-            opened.sandbox, memory_gib=settings.memory_gib, cpus=settings.cpus, campaign=experiment.campaign_id
-        )
+        laboratory = SandboxLaboratory(opened.sandbox, memory_gib=settings.memory_gib, cpus=settings.cpus, warm=1)
         return await replay_experiment(memory, experiment, laboratory, on_progress=report)
     finally:
         await opened.sandbox.close()
@@ -127,7 +130,7 @@ async def _retrain(
 def _backend(name: str) -> Any:
     from move37.errors import ConfigError
 
-    known = ("auto", "docker", "bubblewrap", "process")
+    known = ("auto", "docker", "bubblewrap", "landlock", "process")
     if name not in known:
         raise ConfigError(f"there is no sandbox '{name}'. There are: {', '.join(known)}.")
     return name

@@ -66,7 +66,14 @@ def run(
         typer.Option("--base-url", help="OpenAI-compatible endpoint.", show_default=False, rich_help_panel=_MODEL),
     ] = None,
     sandbox: Annotated[
-        str | None, typer.Option("--sandbox", help="auto, docker, bubblewrap or process.", show_default=False)
+        str | None, typer.Option("--sandbox", help="auto, docker, bubblewrap, landlock or process.", show_default=False)
+    ] = None,
+    runtime: Annotated[
+        str | None, typer.Option("--runtime", help="Container runtime for docker, e.g. runsc.", show_default=False)
+    ] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option("--gpus", help="GPUs that trials may lease, by index or UUID, by commas.", show_default=False),
     ] = None,
     accept_unsafe: Annotated[
         bool, typer.Option("--accept-unsafe", help="Allow a language model's programs in the process sandbox.")
@@ -97,6 +104,8 @@ def run(
         "budget.tokens": budget_tokens,
         "budget.minutes": budget_minutes,
         "sandbox.backend": sandbox,
+        "sandbox.runtime": runtime,
+        "sandbox.gpus": _listed(gpus),
         "sandbox.accept_unsafe": True if accept_unsafe else None,
     }
     named_outside = {"model.name": setting("MOVE37_MODEL"), "model.base_url": setting("MOVE37_BASE_URL")}

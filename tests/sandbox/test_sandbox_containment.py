@@ -1,7 +1,6 @@
 """The contract of `Sandbox`, tried on every backend of this machine with programs that behave badly.
 
-Most programs run under a *light worker*: a few lines that speak the protocol without importing PyTorch, started by the
-same backend with the same confinement. The evaluator's own worker is used where its behaviour matters.
+Most programs run under a light worker (`light.py`). The evaluator's own worker is used where its behaviour matters.
 """
 
 import asyncio
@@ -11,97 +10,21 @@ import signal
 import socket
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
 import pytest
 
 from evaluator import catalogue
-from evaluator.phases import PROTOCOL_VERSION, Phase
 from evaluator.trial import TrialRequest, score_trial, trial_phases
-from evaluator.wire import Frame, FrameKind, control
-from sandbox.bubblewrap import BubblewrapSandbox
-from sandbox.containers import open_docker
+from sandbox import selection
 from sandbox.errors import IsolationRequired, SandboxUnavailable
 from sandbox.process import ProcessSandbox
 from sandbox.protocol import Job, Limits, OutcomeKind
 from sandbox.selection import NO_ISOLATION, open_sandbox
+from tests.sandbox.light import BACKENDS, ISOLATED, gone, job, light, opened, running
 
 REPOSITORY = Path(__file__).parents[2]
-
-LIGHT_WORKER = f"""
-import json, os, struct
-protocol, listening = os.dup(1), os.dup(0)
-os.dup2(2, 1)
-def send(message):
-    text = json.dumps(message).encode()
-    os.write(protocol, struct.pack("<IQ", 1, len(text)) + text)
-def read(count):
-    data = b""
-    while len(data) < count:
-        piece = os.read(listening, count - len(data))
-        if not piece: os._exit(2)
-        data += piece
-    return data
-def receive():
-    _, length = struct.unpack("<IQ", read(12))
-    return read(length)
-send({{"type": "hello", "protocol": {PROTOCOL_VERSION}}})
-receive()
-scope = {{"found": {{}}, "protocol": protocol, "send": send}}
-exec(receive().decode(), scope)
-send({{"type": "done", "phase": "only", "found": scope["found"]}})
-os._exit(0)
-"""
-
-BACKENDS = [
-    "process",
-    pytest.param("bubblewrap", marks=pytest.mark.bubblewrap),
-    pytest.param("docker", marks=pytest.mark.docker),
-]
-ISOLATED = BACKENDS[1:]
-
-
-def opened(level):
-    """The backend, or a skip that says why not."""
-    try:
-        return {"process": ProcessSandbox, "bubblewrap": BubblewrapSandbox, "docker": open_docker}[level]()
-    except SandboxUnavailable as unavailable:
-        pytest.skip(str(unavailable))
-
-
-def python_in(sandbox):
-    return "python3" if sandbox.level == "docker" else sys.executable
-
-
-def light(sandbox, token="light"):
-    """`sandbox` with the light worker; `token` in its command line makes it visible from the host."""
-    return sandbox.with_command((python_in(sandbox), "-c", LIGHT_WORKER, token))
-
-
-def job(program, *, timeout_s=20.0, **limits):
-    frames = (control({"type": "job"}), Frame(FrameKind.PROGRAM, textwrap.dedent(program).encode()))
-    return Job("contract", (Phase("only", frames, None, timeout_s),), Limits(**limits))
-
-
-def running(token):
-    """Processes of the host, those inside sandboxes included, whose command line holds `token`."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdecimal() and token.encode() in entry.joinpath("cmdline").read_bytes():
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return [pid for pid in found if pid != os.getpid()]
-
-
-async def gone(token, within_s=5.0):
-    ends = time.monotonic() + within_s
-    while running(token) and time.monotonic() < ends:
-        await asyncio.sleep(0.02)
-    return not running(token)
 
 
 @pytest.fixture(params=BACKENDS)
@@ -302,7 +225,7 @@ async def test_an_isolated_program_finds_nothing_of_the_host(isolated, monkeypat
             attempt("gateway", lambda: socket.create_connection(("172.17.0.1", port), 1))
             attempt("file", lambda: open({str(tmp_path / "secret")!r}).read())
             attempt("repository", lambda: os.listdir({str(REPOSITORY / "tests")!r}))
-            attempt("docker", lambda: os.stat("/var/run/docker.sock"))
+            attempt("docker", lambda: socket.socket(socket.AF_UNIX).connect("/var/run/docker.sock"))
             attempt("shadow", lambda: open("/etc/shadow").read())
             attempt("environment", environments)
             attempt("root", lambda: open("/x", "w"))
@@ -311,8 +234,8 @@ async def test_an_isolated_program_finds_nothing_of_the_host(isolated, monkeypat
             attempt("core pattern", lambda: open("/proc/sys/kernel/core_pattern", "a"))
             attempt("become root", lambda: os.setuid(0))
             attempt("orchestrator", lambda: os.kill({os.getpid()}, 0))
-            scratch = "/tmp/x"
-            open(scratch, "w").write("mine")
+            if {isolated.level != "landlock"}:
+                open("/tmp/x", "w").write("mine")
         """
         outcome = await light(isolated).run(job(program))
     assert outcome.completed, outcome
@@ -347,6 +270,8 @@ async def test_an_isolated_program_cannot_fork_or_write_without_limit(isolated):
 
 
 async def test_two_jobs_at_once_do_not_see_each_other(isolated):
+    if isolated.level == "landlock":
+        pytest.skip("one process table and no scratch directory: see its gaps")
     program = """
         import os, time
         open("/tmp/mine", "x").write("x")
@@ -361,8 +286,7 @@ async def test_two_jobs_at_once_do_not_see_each_other(isolated):
 ORCHESTRATOR = """
 import asyncio, sys
 sys.path.insert(0, {repository!r})
-sys.path.insert(0, {tests!r})
-import test_sandbox_containment as contract
+from tests.sandbox import light as contract
 sandbox = contract.opened(sys.argv[1])
 asyncio.run(contract.light(sandbox, sys.argv[2]).run(contract.job("while True: pass", timeout_s=300)))
 """
@@ -370,7 +294,7 @@ asyncio.run(contract.light(sandbox, sys.argv[2]).run(contract.job("while True: p
 
 async def test_a_worker_does_not_outlive_an_orchestrator_that_was_killed(sandbox):
     token = secrets.token_hex(8)
-    script = ORCHESTRATOR.format(repository=str(REPOSITORY), tests=str(Path(__file__).parent))
+    script = ORCHESTRATOR.format(repository=str(REPOSITORY))
     orchestrator = subprocess.Popen([sys.executable, "-c", script, sandbox.level, token])
     try:
         ends = time.monotonic() + 30
@@ -381,18 +305,23 @@ async def test_a_worker_does_not_outlive_an_orchestrator_that_was_killed(sandbox
     finally:
         orchestrator.send_signal(signal.SIGKILL)
         orchestrator.wait()
-    assert await gone(token, 3.0)
+    killed_at = time.monotonic()
     if sandbox.level == "docker":
-        assert await asyncio.to_thread(_janitor_leaves_none)
+        while (left := await asyncio.to_thread(containers_of, orchestrator.pid)) and time.monotonic() < killed_at + 1.0:
+            await asyncio.sleep(0.02)
+        assert left == []
+    assert await gone(token, 3.0)
 
 
-def _janitor_leaves_none():
-    from sandbox.engine import connect, remove_abandoned
+def containers_of(pid):
+    """Containers that name this process as their owner, running or not."""
+    from sandbox.engine import connect
+    from sandbox.ownership import OWNER_LABEL
 
     engine = connect()
     try:
-        removed = remove_abandoned(engine)
-        return removed >= 1 and remove_abandoned(engine) == 0
+        found = engine.client.api.containers(all=True, filters={"label": OWNER_LABEL})
+        return [each["Id"] for each in found if each["Labels"][OWNER_LABEL].startswith(f"{pid}:")]
     finally:
         engine.close()
 
@@ -419,15 +348,20 @@ async def test_programs_of_a_language_model_need_isolation():
         await open_sandbox("process", programs_trusted=False, accept_unsafe=False)
 
 
+async def unavailable(equipment):
+    raise SandboxUnavailable("landlock", "the kernel has none", "Use a newer one.")
+
+
 async def test_nothing_is_downgraded_in_silence(monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setitem(selection._OPENERS, "landlock", unavailable)
     with pytest.raises(IsolationRequired, match="no Docker engine answers") as raised:
         await open_sandbox("auto", programs_trusted=False, accept_unsafe=False)
     assert "bwrap is not on PATH" in str(raised.value)
     chosen = await open_sandbox("auto", programs_trusted=True, accept_unsafe=False)
     assert chosen.sandbox.level == "process"
-    assert len(chosen.warnings) == 3
+    assert len(chosen.warnings) == 4
 
 
 async def test_a_sandbox_that_does_not_hold_is_refused():

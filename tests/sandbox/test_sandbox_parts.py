@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox import building, doctor, ownership, source
-from sandbox.containers import SECCOMP_PROFILE, Demultiplexer, container_settings
+from sandbox.attach import Demultiplexer
+from sandbox.containers import SECCOMP_PROFILE, container_settings
 from sandbox.environment import worker_environment
 from sandbox.errors import IsolationRequired, SandboxUnavailable
 from sandbox.logs import BoundedLog, shown
@@ -49,12 +50,12 @@ def test_docker_s_stream_is_split_however_it_is_cut(pieces, step):
 
 
 def test_our_own_containers_are_not_abandoned():
-    labels = ownership.labels(campaign="c", job_id="j", lifetime_s=10)
+    labels = ownership.labels(lifetime_s=10)
     assert not ownership.is_abandoned(labels, running=True)
 
 
 def test_containers_of_a_process_that_is_gone_are_abandoned():
-    labels = ownership.labels(campaign="c", job_id="j", lifetime_s=10)
+    labels = ownership.labels(lifetime_s=10)
     pid, start, boot = labels[ownership.OWNER_LABEL].split(":")
     reused = {**labels, ownership.OWNER_LABEL: f"{pid}:{int(start) + 1}:{boot}"}
     assert ownership.is_abandoned(reused, running=True)
@@ -63,7 +64,7 @@ def test_containers_of_a_process_that_is_gone_are_abandoned():
 
 
 def test_containers_of_another_machine_are_left_alone_until_long_overdue():
-    labels = ownership.labels(campaign="c", job_id="j", lifetime_s=10)
+    labels = ownership.labels(lifetime_s=10)
     pid, start, _ = labels[ownership.OWNER_LABEL].split(":")
     foreign = {**labels, ownership.OWNER_LABEL: f"{pid}:{start}:another-boot"}
     assert not ownership.is_abandoned(foreign, running=True)
