@@ -1,7 +1,11 @@
 """Reads model settings from the environment, else from a `.env` in the working directory.
 
-The key is handed to the gateway and to nothing else. It is never written into this process's environment, so no child
-can inherit it from a `.env`; sandboxes start with an environment of their own in any case.
+The key is handed to the gateway and to nothing else. It is never written into this process's environment, and what a
+user put there is taken out of it before anything is started (`withdraw`), so that no child can inherit it; sandboxes
+start with an environment of their own in any case.
+
+NOT covered: what the kernel remembers of this process's start. /proc/PID/environ shows the key, if it was passed that
+way, to whoever may read this process: the user and root. A `.env` avoids that.
 """
 
 import os
@@ -12,6 +16,15 @@ from dotenv import dotenv_values
 from agents.gateway import KEY_ENV_NAMES
 from move37.errors import ConfigError
 
+_withdrawn: dict[str, str] = {}
+
+
+def withdraw() -> None:
+    """Takes the keys out of this process's environment and remembers them. Idempotent."""
+    for name in KEY_ENV_NAMES:
+        if value := os.environ.pop(name, None):
+            _withdrawn[name] = value
+
 
 def setting(name: str) -> str | None:
     """A variable from the environment or, failing that, from `.env`; empty counts as absent.
@@ -19,7 +32,7 @@ def setting(name: str) -> str | None:
     Raises:
         ConfigError: there is a `.env` that cannot be read.
     """
-    return os.environ.get(name) or _dot_env().get(name) or None
+    return os.environ.get(name) or _withdrawn.get(name) or _dot_env().get(name) or None
 
 
 def _dot_env() -> dict[str, str | None]:

@@ -24,7 +24,7 @@ from move37.budget import Budget
 from move37.campaign import Ending, drive
 from move37.config import CampaignConfig, validate
 from move37.errors import CampaignPaused, ConfigError
-from move37.keys import api_key
+from move37.keys import api_key, withdraw
 from move37.laboratory import Laboratory, SandboxLaboratory, require_accelerator
 from move37.loop import Loop, Notify
 from move37.turnstile import Turnstile
@@ -178,6 +178,7 @@ async def _execute(
     announce: Announce,
     on_campaign: Callable[[Campaign], None],
 ) -> Launched:
+    withdraw()
     opened = await open_sandbox(
         config.sandbox.backend,
         programs_trusted=config.model.embedded,

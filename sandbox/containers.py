@@ -237,5 +237,6 @@ def container_settings(
         "auto_remove": False,  # it would take exit code and OOM flag with it
         "restart_policy": {"Name": "no"},
         "environment": environment,
+        "use_config_proxy": False,  # else the SDK adds the proxies of ~/.docker/config.json, passwords included
         "labels": labels,
     }

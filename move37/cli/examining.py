@@ -229,8 +229,10 @@ def _numbers(option: str, text: str, kind: type) -> tuple[Any, ...]:
 
 async def _open(sandbox: str, *, accept_unsafe: bool, quiet: bool) -> "Opened":
     from move37.cli.replaying import _backend
+    from move37.keys import withdraw
     from sandbox.selection import open_sandbox
 
+    withdraw()
     opened = await open_sandbox(_backend(sandbox), programs_trusted=False, accept_unsafe=accept_unsafe)
     if not quiet:
         for line in (f"sandbox {opened.sandbox.level}: {opened.chosen_because}", *opened.warnings):

@@ -102,6 +102,7 @@ async def _retrain(
     memory: "Store", experiment: "Experiment", sandbox: str | None, *, quiet: bool
 ) -> "ExperimentReplay":
     from move37.config import validate
+    from move37.keys import withdraw
     from move37.laboratory import SandboxLaboratory
     from move37.replaying import replay_experiment
     from sandbox.selection import Equipment, open_sandbox
@@ -109,6 +110,7 @@ async def _retrain(
     config = validate(memory.campaign(experiment.campaign_id).config)
     settings = config.sandbox
     backend = _backend(sandbox) if sandbox else settings.backend
+    withdraw()
     opened = await open_sandbox(
         backend,
         programs_trusted=config.model.embedded,

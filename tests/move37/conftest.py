@@ -13,7 +13,7 @@ import pytest
 from starlette.responses import Response
 
 from memory.store import Store, open_store
-from move37 import launch
+from move37 import keys, launch
 from move37.config import CampaignConfig, load
 from move37.workspace import Workspace
 from tests.move37.scripted import ScriptedServer
@@ -21,6 +21,12 @@ from tests.move37.scripted import ScriptedServer
 ROOT = Path(__file__).resolve().parents[2]
 # The cheapest real campaign: one task and one seed of the micro tier, two starters, process sandbox.
 TINY = ("--tier", "micro", "--tasks", "recall", "--trial-seeds", "0", "--sandbox", "process", "--parallel", "2")
+
+
+@pytest.fixture(autouse=True)
+def no_key_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Launching takes keys out of the environment and remembers them, for as long as a process lives."""
+    monkeypatch.setattr(keys, "_withdrawn", {})
 
 
 @dataclass

@@ -136,3 +136,18 @@ def test_the_environment_names_a_model_only_where_nobody_else_does(tmp_path: Pat
     file = tmp_path / "c.toml"
     file.write_text('[model]\nname = "mine"\n')
     assert load(file, {}, defaults=outside).model.base_url is None
+
+
+def test_a_key_is_taken_out_of_the_environment_before_anything_is_started(monkeypatch, tmp_path):
+    from move37.keys import api_key, withdraw
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MOVE37_API_KEY", raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-planted")
+    withdraw()
+    withdraw()
+    assert "OPENAI_API_KEY" not in os.environ
+    assert b"sk-planted" not in subprocess.run(["env"], capture_output=True, check=True).stdout
+    assert api_key() == "sk-planted"
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-newer")
+    assert api_key() == "sk-newer"
