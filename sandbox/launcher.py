@@ -14,6 +14,7 @@ parent-death signal have to be set by the process that carries them. The setting
     watch_stdin     stay as a parent of the worker, and kill it once nobody holds the other end of stdin any more,
                     or on SIGTERM. Whatever the worker left running is killed with it: orphans become our children
     lifetime_s      with watch_stdin: kill it after this long, whatever the host says
+    scratch         with watch_stdin: a directory to remove in the end, since the host may be gone by then
 
 With watch_stdin all of the above is the worker's alone, so that it cannot touch its parent.
 
@@ -29,6 +30,7 @@ import json
 import os
 import resource
 import select
+import shutil
 import signal
 import struct
 import sys
@@ -229,6 +231,8 @@ def main() -> None:
             if "landlock" in settings:
                 os.open(f"/proc/{worker}", os.O_PATH)
             code = watch(worker, settings.get("lifetime_s", 365 * 86400.0), settings.get("uid"))
+            if "scratch" in settings:
+                shutil.rmtree(settings["scratch"], ignore_errors=True)
             os._exit(code)
         confine(settings)
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # after the user id has changed, which clears it

@@ -71,8 +71,9 @@ class ProcessSandbox(PooledSandbox):
         del allowed["NPROC"]
         if device:
             del allowed["AS"]  # a GPU's driver reserves far more address space than it uses
-        settings: dict[str, Any] = {"limits": allowed, "watch_stdin": True, "lifetime_s": lifetime_s}
         scratch = tempfile.mkdtemp(prefix="move37-")
+        settings: dict[str, Any] = {"limits": allowed, "watch_stdin": True, "lifetime_s": lifetime_s}
+        settings["scratch"] = scratch
         mark = secrets.token_hex(16)
         environment = worker_environment(limits, scratch=scratch) | {
             "PATH": "/usr/bin:/bin",

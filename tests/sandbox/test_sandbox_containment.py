@@ -292,10 +292,11 @@ asyncio.run(contract.light(sandbox, sys.argv[2]).run(contract.job("while True: p
 """
 
 
-async def test_a_worker_does_not_outlive_an_orchestrator_that_was_killed(sandbox):
+async def test_a_worker_does_not_outlive_an_orchestrator_that_was_killed(sandbox, tmp_path):
     token = secrets.token_hex(8)
     script = ORCHESTRATOR.format(repository=str(REPOSITORY))
-    orchestrator = subprocess.Popen([sys.executable, "-c", script, sandbox.level, token])
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    orchestrator = subprocess.Popen([sys.executable, "-c", script, sandbox.level, token], env=environment)
     try:
         ends = time.monotonic() + 30
         while len(running(token)) < 2 and orchestrator.poll() is None and time.monotonic() < ends:
@@ -311,6 +312,9 @@ async def test_a_worker_does_not_outlive_an_orchestrator_that_was_killed(sandbox
             await asyncio.sleep(0.02)
         assert left == []
     assert await gone(token, 3.0)
+    while list(tmp_path.iterdir()) and time.monotonic() < killed_at + 3.0:
+        await asyncio.sleep(0.02)
+    assert list(tmp_path.iterdir()) == []
 
 
 def containers_of(pid):
