@@ -61,6 +61,8 @@ def serve(channel: Channel) -> int:
     phase = "train"
     try:
         job = channel.receive_control()
+        if job.get("protocol") != PROTOCOL_VERSION:
+            raise WireError(f"the host speaks protocol {quoted(job.get('protocol'))}, this worker {PROTOCOL_VERSION}")
         source = channel.receive(FrameKind.PROGRAM).decode("utf-8")
         if job["kind"] != "trial":
             phase = job["kind"]

@@ -35,6 +35,7 @@ from sandbox.source import (
     DOCKERFILE,
     REQUIREMENTS,
     SOURCE_LABEL,
+    TORCH,
     requirements_hash,
     source_hash,
     worker_source,
@@ -68,7 +69,7 @@ def build_image(
             arguments = {"BASE_IMAGE": base}
             if bootstrap:
                 _download_wheels(context / "wheelhouse", on_line)
-                arguments["PIP_ARGS"] = "--no-index --find-links /build/wheelhouse"
+                arguments["PIP_ARGS"] = arguments["TORCH_ARGS"] = "--no-index --find-links /build/wheelhouse"
             labels = {
                 LABEL: "image",
                 SOURCE_LABEL: source_hash(source),
@@ -85,6 +86,7 @@ def build_image(
 def _lay_out(context: Path, source: Mapping[str, bytes]) -> None:
     shutil.copyfile(DOCKERFILE, context / "Dockerfile")
     shutil.copyfile(REQUIREMENTS, context / "requirements.txt")
+    shutil.copyfile(TORCH, context / "torch.txt")
     wheelhouse = context / "wheelhouse"
     wheelhouse.mkdir()
     wheelhouse.joinpath(".keep").touch()  # an empty directory would not reach the builder
@@ -96,9 +98,10 @@ def _lay_out(context: Path, source: Mapping[str, bytes]) -> None:
 
 def _download_wheels(wheelhouse: Path, on_line: OnLine) -> None:
     on_line("downloading wheels with this host's pip")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    command += ["--only-binary", ":all:", "--dest", str(wheelhouse), "-r", str(REQUIREMENTS)]
-    _run(command, "the wheels could not be downloaded", "Check pip's index and find-links (pip config list).")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--only-binary", ":all:", "--dest", str(wheelhouse)]
+    for more in (["--require-hashes", "-r", str(REQUIREMENTS)], ["-r", str(TORCH)]):
+        _run([*command, *more], "the wheels could not be downloaded", "Check pip's index and find-links.")
 
 
 def _bootstrap_base(engine: Engine, on_line: OnLine) -> str:

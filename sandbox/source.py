@@ -17,7 +17,8 @@ EVALUATOR = Path(evaluator.__file__).parent
 LAUNCHER = Path(launcher.__file__)
 SANDBOX = LAUNCHER.parent
 DOCKERFILE = SANDBOX / "Dockerfile"
-REQUIREMENTS = SANDBOX / "image" / "requirements.txt"
+REQUIREMENTS = SANDBOX / "image" / "requirements.txt"  # locked by hash
+TORCH = SANDBOX / "image" / "torch.txt"
 BOOTSTRAP_SCRIPT = SANDBOX / "bootstrap_base.sh"
 
 SOURCE_LABEL = "move37.source-hash"
@@ -43,4 +44,4 @@ def source_hash(files: Mapping[str, bytes] | None = None) -> str:
 
 
 def requirements_hash() -> str:
-    return hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+    return hashlib.sha256(REQUIREMENTS.read_bytes() + TORCH.read_bytes()).hexdigest()

@@ -132,6 +132,13 @@ def test_a_job_that_makes_no_sense_is_not_blamed_on_the_program(play: Callable) 
         play((replace(phase, send=(control(job), phase.send[1])),))
 
 
+def test_a_host_of_another_protocol_is_refused_before_its_program_is_read(play: Callable) -> None:
+    phase = trial_phases(HONEST, REQUEST)[0]
+    job = read_control(phase.send[0].payload) | {"protocol": PROTOCOL_VERSION + 1}
+    with pytest.raises(EOFError, match=f"protocol {PROTOCOL_VERSION + 1}, this worker {PROTOCOL_VERSION}"):
+        play((replace(phase, send=(control(job), phase.send[1])),))
+
+
 def test_a_worker_whose_host_is_gone_ends(play: Callable) -> None:
     played = play(())
     assert played.hello["type"] == "hello"

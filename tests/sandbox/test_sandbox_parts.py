@@ -119,7 +119,7 @@ def test_the_source_hash_follows_the_evaluator_and_ignores_compiled_files(tmp_pa
 def test_the_build_context_holds_the_worker_and_no_wheel(tmp_path):
     building._lay_out(tmp_path, source.worker_source())
     assert {path.name for path in tmp_path.iterdir()} == {
-        "Dockerfile", "requirements.txt", "launcher.py", "wheelhouse", "evaluator",
+        "Dockerfile", "requirements.txt", "torch.txt", "launcher.py", "wheelhouse", "evaluator",
     }  # fmt: skip
     assert [path.name for path in tmp_path.joinpath("wheelhouse").iterdir()] == [".keep"]
     assert tmp_path.joinpath("evaluator", "__main__.py").is_file()
@@ -167,3 +167,11 @@ def test_a_base_image_that_cannot_be_pulled_names_the_way_out(image):
         pytest.skip(str(unavailable))
     with pytest.raises(BaseImageUnavailable, match="--bootstrap"):
         building.build_image(image, on_line=lambda _: None)
+
+
+def test_every_package_of_the_image_but_torch_is_locked_by_hash():
+    lines = source.REQUIREMENTS.read_text().replace("\\\n", " ").splitlines()
+    locked = [line for line in lines if line and not line.startswith("#")]
+    assert len(locked) == 12
+    assert all("==" in line and "--hash=sha256:" in line for line in locked)
+    assert [line for line in source.TORCH.read_text().splitlines() if not line.startswith("#")] == ["torch==2.13.0"]
