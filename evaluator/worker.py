@@ -61,8 +61,7 @@ def serve(channel: Channel) -> int:
     phase = "train"
     try:
         job = channel.receive_control()
-        if job.get("protocol") != PROTOCOL_VERSION:
-            raise WireError(f"the host speaks protocol {quoted(job.get('protocol'))}, this worker {PROTOCOL_VERSION}")
+        _require_protocol(job)
         source = channel.receive(FrameKind.PROGRAM).decode("utf-8")
         if job["kind"] != "trial":
             phase = job["kind"]
@@ -91,6 +90,11 @@ def serve(channel: Channel) -> int:
         )
         return _FAILED
     return _ENDED
+
+
+def _require_protocol(job: Mapping[str, Any]) -> None:
+    if job.get("protocol") != PROTOCOL_VERSION:
+        raise WireError(f"the host speaks protocol {quoted(job.get('protocol'))}, this worker {PROTOCOL_VERSION}")
 
 
 def _examined(source: str, job: Mapping[str, Any]) -> dict[str, Any]:
