@@ -61,13 +61,16 @@ class BubblewrapSandbox(PooledSandbox):
         """Whether it works here is for a self-test to say.
 
         Raises:
-            SandboxUnavailable: bwrap or libseccomp is not installed.
+            SandboxUnavailable: bwrap or libseccomp is not installed, or this user is root in disguise.
         """
         super().__init__()
         found = shutil.which("bwrap")
         if found is None:
             raise SandboxUnavailable("bubblewrap", "bwrap is not on PATH", "Install it: apt install bubblewrap.")
         self._bwrap = found
+        if os.geteuid() != 0 and uid_outside(os.geteuid()) == 0:
+            why = "this user is root outside its user namespace, so a program could open /proc/sys for writing"
+            raise SandboxUnavailable("bubblewrap", why, "Start Move37 as root itself, or as an ordinary user.")
         self._filter = program(self.level)
         self._cgroups = open_cgroups()
         self._command = tuple(command)
@@ -116,6 +119,15 @@ class BubblewrapSandbox(PooledSandbox):
         variables |= {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(map(str, [HOME, *package_paths()]))}
         environment = [part for name, value in variables.items() for part in ("--setenv", name, value)]
         return [*identity, *life, *environment, *_mounts(limits), "--chdir", HOME]
+
+
+def uid_outside(uid: int, uid_map: Path = Path("/proc/self/uid_map")) -> int | None:
+    """What the parent user namespace calls user `uid` of ours; None if it has no name there."""
+    for line in uid_map.read_text().splitlines():
+        inside, outside, count = (int(word) for word in line.split())
+        if inside <= uid < inside + count:
+            return outside + uid - inside
+    return None
 
 
 def launch_outside(settings: dict[str, Any]) -> tuple[str, ...]:

@@ -175,3 +175,14 @@ def test_every_package_of_the_image_but_torch_is_locked_by_hash():
     assert len(locked) == 12
     assert all("==" in line and "--hash=sha256:" in line for line in locked)
     assert [line for line in source.TORCH.read_text().splitlines() if not line.startswith("#")] == ["torch==2.13.0"]
+
+
+def test_a_user_who_is_root_outside_its_namespace_is_recognised(tmp_path):
+    from sandbox.bubblewrap import uid_outside
+
+    uid_map = tmp_path / "uid_map"
+    uid_map.write_text("      1000          0          1\n  1001 100000 10\n")
+    assert uid_outside(1000, uid_map) == 0
+    assert uid_outside(1003, uid_map) == 100002
+    assert uid_outside(5, uid_map) is None
+    assert uid_outside(os.geteuid()) is not None

@@ -139,15 +139,16 @@ async def test_the_filter_is_in_force_inside(backend):
 def test_without_the_filter_the_same_calls_get_through():
     """That the tries are tries: most of these are open to anybody."""
     alone = CALLS.replace("call(56, 0x10000000, 0, 0, 0, 0)", "'ok'")  # there would be two of us
+    for lasting in ("call(29, 0, 4096, 0o1600)", "call(68, 0, 0o1600)", "call(64, 0, 1, 0o1600)"):
+        assert lasting in alone
+        alone = alone.replace(lasting, "'ok'")  # what they make stays on the machine
     code = f"import json\nfound = {{}}\n{alone}\nprint(json.dumps(found))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30, check=True)
     found = json.loads(done.stdout)
-    for name in ("shmget", "AF_INET", "AF_UNIX", "datagram pair", "memory file", "limits of the parent", "own limits"):
+    for name in ("AF_INET", "AF_UNIX", "datagram pair", "memory file", "limits of the parent", "own limits"):
         assert found[name] == "ok"
     for name in ("io_uring_setup", "ptrace", "clone3", "bpf"):
         assert found[name] != "ENOSYS"
-    segment = ctypes.CDLL(None).shmget(0, 0, 0)
-    assert segment == -1 or ctypes.CDLL(None).shmctl(segment, 0, None) in {0, -1}
 
 
 def test_no_process_of_the_user_can_be_stopped_by_a_cpu_limit():
