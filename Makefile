@@ -4,11 +4,12 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 RUNS ?= runs
 
-.PHONY: help install demo test check format bench clean
+.PHONY: help install demo test thorough check format bench clean
 
 help:
 	@echo "make demo    set up, run a small real campaign on CPU with the embedded model, say where to look"
 	@echo "make test    set up and run the tests"
+	@echo "make thorough  every hostile program against every sandbox (minutes); needs docker and bubblewrap to be complete"
 	@echo "make check   lint, format, import contracts, types, tests: what CI runs"
 	@echo "make bench   print the benchmark tables (the better part of an hour)"
 
@@ -28,6 +29,9 @@ demo: install
 test: install
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
+thorough: install
+	$(BIN)/pytest -m thorough --numprocesses 2
+
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,6 +49,7 @@ bench: install
 	$(BIN)/python -m benchmarks.torch_share
 	$(BIN)/python -m benchmarks.successive_halving
 	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.sandbox
 	$(BIN)/python -m benchmarks.reference_mixers
 	$(BIN)/python -m benchmarks.reference_mixers --tier standard --seeds 0 1 --output benchmarks/reference_mixers_standard.md \
 	  --only attention_with_convolution softmax_attention delta_net gated_delta_net gated_linear_attention

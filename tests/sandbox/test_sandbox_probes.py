@@ -6,6 +6,7 @@ no more than say wrong things.
 """
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -85,3 +86,9 @@ def test_the_matrix_has_a_line_for_every_probe() -> None:
     table = as_markdown()
     assert all(f"| {probe.name} |" in table for probe in PROBES)
     assert all(f"- {name}, {level}: " in table for level in ISOLATED for name in GAPS[level])
+
+
+def test_the_documentation_shows_the_matrix_as_it_is() -> None:
+    """Made anew with `python -m tests.sandbox.probes.suite`."""
+    page = Path(__file__).parents[2] / "docs" / "probes.md"
+    assert page.read_text().rstrip().endswith(as_markdown().rstrip())
