@@ -113,7 +113,8 @@ def filter_system_calls(program: bytes) -> None:
 
 
 def _volunteer() -> None:
-    """Makes this process and its children the first to go when the machine runs out of memory, not the orchestrator."""
+    """Makes this process and its children the first to go when the machine runs out of memory, not the orchestrator.
+    A program may take that back as far as to the orchestrator's own value, never below it."""
     with contextlib.suppress(OSError):  # no /proc, or a read-only one
         fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
         try:
