@@ -66,6 +66,7 @@ class ContainerWorker:
     async def start(self, image: str, command: Sequence[str], settings: dict[str, Any]) -> None:
         """Creates, attaches, starts: attached later, the first output would be lost, since nothing logs it."""
         api = self._engine.client.api
+        self._watch.follow(self._name)
         self._created = True  # before it is: a creation that times out may have succeeded
         await self._engine.call(
             lambda: self._engine.client.containers.create(image, list(command), name=self._name, **settings)

@@ -75,7 +75,7 @@ def _docker_checks() -> list[Check]:
             _runtime_check(version),
             _limits_check(info),
             _filter_check(info),
-            _disk_check(info, local=engine.incarnation() is not None),
+            _disk_check(info, local=engine.is_local),
             _image_check(engine),
             _gpu_check(info),
         ]

@@ -110,15 +110,12 @@ class Engine:
         for container in tuple(self._leftovers):
             await self.remove(container)
 
-    def incarnation(self) -> tuple[int, int] | None:
-        """Changes when the engine is restarted, as far as a local socket tells: it is then a new file."""
+    @property
+    def is_local(self) -> bool:
+        """Whether it is reached through a socket of this machine."""
         adapter = self.client.api.get_adapter(self.client.api.base_url)
-        path = getattr(adapter, "socket_path", None)  # of the SDK's adapter for unix sockets
-        try:
-            status = Path(path).stat() if path else None
-        except OSError:
-            return None
-        return (status.st_ino, status.st_ctime_ns) if status else None
+        path = str(getattr(adapter, "socket_path", ""))  # of the SDK's adapter for unix sockets
+        return path != "" and Path(path).exists()
 
     def require_plain_socket(self) -> None:
         """Raises SandboxUnavailable when the engine is reached over TLS or SSH."""

@@ -78,6 +78,7 @@ class WarmPool:
         self._starting = asyncio.Semaphore(os.cpu_count() or 1)  # beyond that they only slow each other
         self._still = 0
         self._tending: asyncio.Task[None] | None = None
+        self._endings: set[asyncio.Task[None]] = set()
 
     def fill(self) -> None:
         """Begins to start what is missing, and to look after what waits. Idempotent."""
@@ -124,7 +125,7 @@ class WarmPool:
         for task in workers:
             if not task.done():
                 task.cancel()
-        await asyncio.gather(*(_end(task) for task in workers))
+        await asyncio.gather(*(_end(task) for task in workers), *self._endings)
 
     def _pick(self, lifetime_s: float) -> asyncio.Task[Ready] | None:
         """Takes the longest waiting worker that lasts for a job, or else one that is starting, out of the pool."""
@@ -148,8 +149,8 @@ class WarmPool:
     def _discard_unfit(self, lifetime_s: float = 0.0) -> None:
         for task in [task for task in self._workers if task.done() and not _fit(task, lifetime_s)]:
             self._workers.remove(task)
-            _endings.add(ending := asyncio.create_task(_end(task)))
-            ending.add_done_callback(_endings.discard)
+            self._endings.add(ending := asyncio.create_task(_end(task)))
+            ending.add_done_callback(self._endings.discard)
 
     async def _tend(self) -> None:
         while True:
@@ -157,9 +158,6 @@ class WarmPool:
             if not self._still:
                 self._discard_unfit()
                 self._refill()
-
-
-_endings: set[asyncio.Task[None]] = set()  # the event loop holds its tasks weakly
 
 
 def _fit(task: asyncio.Task[Ready], lifetime_s: float) -> bool:

@@ -28,6 +28,7 @@ class EngineWatch:
     def __init__(self, api: Any) -> None:
         self.breaks = 0
         self._api = api
+        self._followed: set[str] = set()
         self._killed: set[str] = set()
         self._died: set[str] = set()
         self._stream: Any = None
@@ -44,8 +45,13 @@ class EngineWatch:
     def has_died(self, container: str) -> bool:
         return container in self._died
 
+    def follow(self, container: str) -> None:
+        """Remembers what happens to this one from now on."""
+        self._followed.add(container)
+
     def forget(self, container: str) -> None:
-        """Frees what is remembered about a container that is gone."""
+        """Frees what is remembered about a container that is gone; its removal is an event too, and comes later."""
+        self._followed.discard(container)
         self._killed.discard(container)
         self._died.discard(container)
 
@@ -79,6 +85,8 @@ class EngineWatch:
 
     def _note(self, event: dict[str, Any]) -> None:
         name = event.get("Actor", {}).get("Attributes", {}).get("name", "")
+        if name not in self._followed:
+            return
         if event.get("Action") == "kill":
             self._killed.add(name)
         elif event.get("Action") == "die":

@@ -170,6 +170,21 @@ async def test_nothing_starts_while_a_job_measures_time():
     await pool.drain()
 
 
+async def test_draining_waits_for_workers_that_are_being_replaced():
+    pool, started, _ = air_pool()
+    pool.fill()
+    await until(lambda: started and pool._workers[0].done())
+    started[0].waits = False
+    slow = asyncio.Event()
+    started[0].close = started[0].destroy = slow.wait
+    await pool.take(Limits(), 1.0)
+    draining = asyncio.create_task(pool.drain())
+    await asyncio.sleep(0.02)
+    assert not draining.done()
+    slow.set()
+    await draining
+
+
 async def test_two_jobs_never_get_the_same_worker():
     pool, _, _ = air_pool(size=3)
     pool.fill()
