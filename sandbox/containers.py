@@ -175,7 +175,7 @@ def open_docker(
         require_current(found)
         require_runtime(engine, runtime)
         remove_abandoned(engine)
-        watch = EngineWatch(engine.client.api)
+        watch = EngineWatch(engine)
         return DockerSandbox(engine, found, watch, Reaper(), command=command, runtime=runtime, devices=devices)
     except BaseException:
         if watch is not None:

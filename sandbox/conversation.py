@@ -39,6 +39,7 @@ SEND_TIMEOUT_S = 60.0  # a worker that does not read a few megabytes in a minute
 EXIT_GRACE_S = 2.0  # between the last reply, or the end of the stream, and the exit
 DRAIN_GRACE_S = 1.0  # between the exit and the end of streams that a forked child may hold open
 FRAMES_WAITING_CAP = 64  # an honest worker has at most `PROGRESS_PER_PHASE` and a reply under way
+LOG_GRACE_S = 0.2  # between a verdict and the end of the streams, for the last words in the log
 LOG_DRAIN_CAP = 4 << 30  # reading is work too: beyond this a program is only burning the host's CPU
 
 _T = TypeVar("_T")
@@ -188,6 +189,9 @@ class Conversation:
             verdict = _Verdict(OutcomeKind.COMPLETED, "ok", "")
         answered = verdict.kind is OutcomeKind.COMPLETED and job.phases  # then it exits by itself
         ending = await self._ending(EXIT_GRACE_S if answered else 0.0)
+        if verdict.kind is OutcomeKind.CANDIDATE_FAILED:  # what it printed may come later than what it said
+            await asyncio.wait((self._pump,), timeout=LOG_GRACE_S)
+            ending = ending or await self._ending(0.0)
         await self._measure()
         return self._outcome(verdict, ending, time.monotonic() - began)
 

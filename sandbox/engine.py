@@ -82,7 +82,12 @@ class Engine:
 
     async def call(self, function: Callable[[], _T]) -> _T:
         """Runs a blocking call in a thread. Cancelled, it lets the call finish first."""
-        future = asyncio.get_running_loop().run_in_executor(self._threads, function)
+
+        def asked() -> _T:
+            self.knock()
+            return function()
+
+        future = asyncio.get_running_loop().run_in_executor(self._threads, asked)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -113,9 +118,24 @@ class Engine:
     @property
     def is_local(self) -> bool:
         """Whether it is reached through a socket of this machine."""
+        path = self._socket_path
+        return path is not None and path.exists()
+
+    @property
+    def _socket_path(self) -> Path | None:
         adapter = self.client.api.get_adapter(self.client.api.base_url)
         path = str(getattr(adapter, "socket_path", ""))  # of the SDK's adapter for unix sockets
-        return path != "" and Path(path).exists()
+        return Path(path) if path else None
+
+    def knock(self) -> None:
+        """Raises OSError when nobody listens on the engine's local socket.
+
+        Asked by the SDK while the engine is away, each question leaves a socket open until it is garbage.
+        """
+        if self._socket_path is not None:
+            with socket.socket(socket.AF_UNIX) as attempt:
+                attempt.settimeout(ANSWER_TIMEOUT_S)
+                attempt.connect(str(self._socket_path))
 
     def require_plain_socket(self) -> None:
         """Raises SandboxUnavailable when the engine is reached over TLS or SSH."""

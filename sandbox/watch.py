@@ -10,12 +10,15 @@ while the stream is being set up again after a break; a break is itself the answ
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from docker.errors import DockerException
 from requests.exceptions import RequestException
 
 from sandbox import ownership
+
+if TYPE_CHECKING:
+    from sandbox.engine import Engine
 
 _ERRORS = (DockerException, RequestException, OSError)
 _RECONNECT_S = 0.2
@@ -25,9 +28,9 @@ _CONNECT_TIMEOUT_S = 10.0
 class EngineWatch:
     """Reads the engine's events in a thread of its own, until `close`."""
 
-    def __init__(self, api: Any) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.breaks = 0
-        self._api = api
+        self._engine = engine
         self._followed: set[str] = set()
         self._killed: set[str] = set()
         self._died: set[str] = set()
@@ -73,7 +76,8 @@ class EngineWatch:
         }
         while not self._closed.is_set():
             try:
-                self._stream = self._api.events(filters=filters, decode=True)
+                self._engine.knock()
+                self._stream = self._engine.client.api.events(filters=filters, decode=True)
                 self._connected.set()
                 for event in self._stream:
                     self._note(event)

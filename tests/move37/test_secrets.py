@@ -32,7 +32,7 @@ from tests.move37.scripted import ScriptedServer, fenced
 pytestmark = pytest.mark.campaign
 
 CAMPAIGNS = [
-    pytest.param(("process", "environment"), id="process, key in the environment"),
+    pytest.param(("process", "environment"), marks=pytest.mark.thorough, id="process, key in the environment"),
     pytest.param(("process", ".env"), marks=pytest.mark.thorough, id="process, key in .env"),
     pytest.param(("bubblewrap", "environment"), marks=pytest.mark.bubblewrap, id="bubblewrap, key in the environment"),
     pytest.param(

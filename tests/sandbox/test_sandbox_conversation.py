@@ -277,3 +277,15 @@ async def test_a_worker_that_has_what_the_job_needs_gets_it():
     worker = Scripted(message(HELLO | {"accelerator": "a card", "tasks": ["recall"]}), [done()], Ending(0))
     outcome = await converse(worker, Job("j", (TRAIN,), LIMITS, task="recall", accelerator=True), provenance={})
     assert outcome.completed
+
+
+async def test_what_is_printed_last_is_in_the_log_although_it_comes_late():
+    class Late(Scripted):
+        async def pump(self, on_output, on_log):
+            await super().pump(on_output, on_log)
+            await asyncio.sleep(0.05)
+            on_log(b"last words")
+
+    outcome = await play(Late(message(HELLO), [b"garbage " * 4], Ending(1)))
+    assert outcome.reason == "protocol"
+    assert outcome.log.endswith("last words")
