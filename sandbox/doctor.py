@@ -3,24 +3,23 @@
 Covered: what makes a sandbox unusable or weaker and can be seen by asking (the engine's address, rights, API version,
 limits, filter, image, runtime, disk; bubblewrap; Landlock; GPUs), each with its remedy. A finding says which sandbox it
 rules out, so that `usable` can tell which are left.
-NOT covered: proof. Nothing runs but one harmless process in a namespace; that a sandbox holds is tried by the self-test
-whenever one is opened. What the engine says about itself is believed here, and an engine elsewhere is judged by its
-word alone: its disk and its devices cannot be seen from here.
+NOT covered: proof. Nothing runs but one harmless process in a namespace, and one empty control group is made and
+removed; that a sandbox holds is tried by the self-test whenever one is opened. What the engine says about itself is
+believed here, and an engine elsewhere is judged by its word alone: its disk and its devices cannot be seen from here.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from sandbox.cgroups import Cgroups, find_cgroups
 from sandbox.errors import BUILD_COMMAND, ImageMissing, ImageStale, SandboxUnavailable
 
 Status = Literal["ok", "warning", "missing"]
@@ -48,14 +47,14 @@ class Check:
 
 def checks() -> list[Check]:
     """All checks, in the order of the sandboxes' strength. Takes about a second; raises nothing."""
-    return [*_docker_checks(), _bubblewrap_check(), *_landlock_checks(), _memory_control_check()]
+    cgroups = find_cgroups()
+    return [*_docker_checks(), _bubblewrap_check(cgroups), _landlock_check(), _memory_control_check(cgroups)]
 
 
 def usable(found: Sequence[Check]) -> list[str]:
     """The isolating sandboxes that no finding rules out, strongest first."""
-    known = [level for level in ISOLATING if level != "landlock" or _has_landlock()]
     ruled_out = {check.rules_out for check in found}
-    return [level for level in known if level not in ruled_out]
+    return [level for level in ISOLATING if level not in ruled_out]
 
 
 def _docker_checks() -> list[Check]:
@@ -210,49 +209,50 @@ def _gpu_check(info: Mapping[str, Any] | None) -> Check:
     return Check("gpu", "ok", "; ".join(filter(None, ("there is one", engine))))
 
 
-def _bubblewrap_check() -> Check:
-    bwrap = shutil.which("bwrap")
-    if bwrap is None:
-        return Check(
-            "bubblewrap", "missing", "bwrap is not on PATH", "Install it: apt install bubblewrap.", "bubblewrap"
-        )
+def _bubblewrap_check(cgroups: Cgroups) -> Check:
+    from sandbox.bubblewrap import BubblewrapSandbox
+
+    try:
+        BubblewrapSandbox()
+    except SandboxUnavailable as unavailable:
+        return Check("bubblewrap", "missing", unavailable.why, unavailable.remedy, "bubblewrap")
+    bwrap = str(shutil.which("bwrap"))
     command = [bwrap, "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--proc", "/proc", "--", "/bin/true"]
     try:
         done = subprocess.run(command, env={}, capture_output=True, text=True, timeout=_TRY_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         remedy = "Install it again: apt install --reinstall bubblewrap."
         return Check("bubblewrap", "missing", f"bwrap cannot be run: {error}", remedy, "bubblewrap")
-    if done.returncode == 0:
-        weaker = "weaker than docker: memory is limited per process unless a memory cgroup can be had"
-        if find_spec("sandbox.syscalls") is None:
-            weaker += ", system calls are not filtered"
-        return Check("bubblewrap", "ok", f"{bwrap} makes namespaces here; {weaker}")
-    detail = f"bwrap cannot make namespaces here: {done.stderr.strip()[-200:]}"
-    remedy = "Allow user namespaces (in a container: run it outside; Ubuntu: an AppArmor profile for bwrap)."
-    return Check("bubblewrap", "missing", detail, remedy, "bubblewrap")
+    if done.returncode != 0:
+        detail = f"bwrap cannot make namespaces here: {done.stderr.strip()[-200:]}"
+        remedy = "Allow user namespaces (in a container: run it outside; Ubuntu: an AppArmor profile for bwrap)."
+        return Check("bubblewrap", "missing", detail, remedy, "bubblewrap")
+    gaps = ["the number of files in its scratch directory is not limited"]
+    if "cpu" not in cgroups.parents:
+        gaps.append("CPU time is limited per process only")
+    if cgroups.version == "none":
+        gaps.append("memory is limited per process, not in total")
+    return Check("bubblewrap", "ok", f"{bwrap} makes namespaces here; weaker than docker: {'; '.join(gaps)}")
 
 
-def _has_landlock() -> bool:
-    return find_spec("sandbox.landlock") is not None
+def _landlock_check() -> Check:
+    from sandbox.landlock import LandlockSandbox, landlock_gaps
 
-
-def _landlock_checks() -> list[Check]:
-    if not _has_landlock():
-        return []
-    landlock = importlib.import_module("sandbox.landlock")
-    gaps = "; ".join(landlock.landlock_gaps())
     try:
-        landlock.LandlockSandbox()
+        LandlockSandbox()
     except SandboxUnavailable as unavailable:
-        return [Check("landlock", "missing", unavailable.why, unavailable.remedy, "landlock")]
-    return [Check("landlock", "ok", f"the kernel offers it; weaker than bubblewrap: {gaps}")]
+        return Check("landlock", "missing", unavailable.why, unavailable.remedy, "landlock")
+    return Check("landlock", "ok", f"the kernel has it; weaker than bubblewrap: {'; '.join(landlock_gaps())}")
 
 
-def _memory_control_check() -> Check:
-    v2, v1 = Path("/sys/fs/cgroup/cgroup.controllers"), Path("/sys/fs/cgroup/memory")
-    if (v2.is_file() and "memory" in v2.read_text().split()) or v1.is_dir():
+def _memory_control_check(cgroups: Cgroups) -> Check:
+    """For the sandboxes without an engine: Docker's limits are its own affair."""
+    if cgroups.version != "none":
         who = "root" if os.geteuid() == 0 else "an ordinary user"
-        return Check("memory control", "ok", f"the kernel's memory controller is there (we are {who})")
-    detail = "no memory controller: only the size of single processes is limited"
-    remedy = "Switch it on: cgroup_enable=memory on the kernel's command line, or mount the cgroup file systems."
+        detail = f"control groups {cgroups.version} limit what all processes of a trial use together (we are {who})"
+        return Check("memory control", "ok", detail)
+    detail = f"{cgroups.why}: bubblewrap and landlock limit single processes only"
+    remedy = (
+        "Run as root, or with cgroup v2 in a delegated group: `systemd-run --user --scope -p Delegate=yes COMMAND`."
+    )
     return Check("memory control", "warning", detail, remedy)

@@ -12,8 +12,9 @@ from collections import namedtuple
 import pytest
 
 from evaluator.phases import PROTOCOL_VERSION
-from sandbox import doctor, selftest
+from sandbox import bubblewrap, doctor, landlock, selftest
 from sandbox import engine as engines
+from sandbox.cgroups import Cgroups
 from sandbox.errors import SandboxUnavailable
 from sandbox.protocol import JobOutcome, OutcomeKind
 from sandbox.source import SOURCE_LABEL
@@ -152,8 +153,34 @@ def test_without_any_engine_the_rest_is_looked_at(monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     checks, usable = found()
     assert checks["docker engine"].rules_out == "docker"
-    assert {"gpu", "bubblewrap", "memory control"} <= set(checks)
+    assert {"gpu", "bubblewrap", "landlock", "memory control"} <= set(checks)
     assert "docker" not in usable
+
+
+def test_without_a_control_group_the_weaker_sandboxes_say_what_they_do_not_limit(fake, monkeypatch):
+    bare = Cgroups("none", why="no controller is there")
+    monkeypatch.setattr(doctor, "find_cgroups", lambda: bare)
+    monkeypatch.setattr(landlock, "find_cgroups", lambda: bare)
+    checks, usable = found()
+    assert checks["memory control"].status == "warning"
+    assert "no controller is there" in checks["memory control"].detail
+    for name in {"bubblewrap", "landlock"} & set(usable):
+        assert "memory is limited per process, not in total" in checks[name].detail
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "level"),
+    [(bubblewrap, "BubblewrapSandbox", "bubblewrap"), (landlock, "LandlockSandbox", "landlock")],
+)
+def test_what_a_sandbox_itself_says_against_its_use_is_a_finding(fake, monkeypatch, module, name, level):
+    def refused():
+        raise SandboxUnavailable(level, "libseccomp is missing", "Install it: apt install libseccomp2.")
+
+    monkeypatch.setattr(module, name, refused)
+    checks, usable = found()
+    assert (checks[level].status, checks[level].detail) == ("missing", "libseccomp is missing")
+    assert "libseccomp2" in checks[level].remedy
+    assert level not in usable
 
 
 @pytest.mark.parametrize(("script", "said"), [("exit 1", "cannot make namespaces here: "), (None, "cannot be run")])
