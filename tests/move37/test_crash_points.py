@@ -127,7 +127,12 @@ def run(original: Store, source: Campaign, store: Any, campaign: Campaign, check
 
 
 @pytest.mark.parametrize(
-    ("checkpoints", "stride"), [(False, 1), (True, 3)], ids=["checkpoints lost", "with checkpoints, every third write"]
+    ("checkpoints", "stride"),
+    [
+        pytest.param(False, 1, marks=pytest.mark.thorough, id="checkpoints lost"),
+        pytest.param(False, 4, id="checkpoints lost, every fourth write"),
+        pytest.param(True, 3, id="with checkpoints, every third write"),
+    ],
 )
 def test_resume_after_a_crash_at_every_write(
     eventful: tuple[Store, Campaign],
