@@ -30,7 +30,7 @@ test: install
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 thorough: install
-	$(BIN)/pytest -m thorough --numprocesses 2
+	$(BIN)/pytest -m thorough --numprocesses 2 --dist loadfile
 
 check: install
 	$(BIN)/ruff check .

@@ -58,7 +58,10 @@ def model_serve(
 
 @guarded
 def doctor(runs_dir: RunsDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
-    """Say what is installed, reachable or missing, and what to do about it."""
+    """Say what is installed, reachable or missing, and what to do about it.
+
+    Exit code 0 if a plain `move37 run` could work here, 4 if not.
+    """
     from move37.checks import all_checks
     from move37.cli.inspecting import write_json
     from move37.workspace import Workspace
@@ -70,5 +73,6 @@ def doctor(runs_dir: RunsDir = None, store: StoreUrl = None, as_json: AsJson = F
         from move37.report.terminal import print_checks
 
         print_checks(checks)
-    if any(check.status == "missing" and check.required for check in checks):
-        fail("something that every campaign needs is missing", _INFRASTRUCTURE)
+    missing = [check for check in checks if check.status == "missing" and check.required]
+    if missing:
+        fail("; ".join(f"{each.name}: {each.detail} ({each.remedy})" for each in missing), _INFRASTRUCTURE)
