@@ -85,6 +85,7 @@ class ContainerWorker:
         try:
             while data := await loop.sock_recv(self._attached, 1 << 18):
                 pieces.feed(data)
+                await asyncio.sleep(0)  # reading what is there already does not give others a turn
         finally:
             self._stream_ended.set()
 

@@ -24,7 +24,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import secrets
 import shutil
 import site
 import sys
@@ -39,13 +38,13 @@ from sandbox.cgroups import CgroupScope, open_cgroups
 from sandbox.environment import flags_hash, package_paths, worker_environment
 from sandbox.errors import SandboxUnavailable
 from sandbox.pool import StartedWorker
-from sandbox.pooled import PooledSandbox
+from sandbox.pooled import Holdings, PooledSandbox
 from sandbox.protocol import Limits
 from sandbox.subprocesses import SubprocessWorker, rlimits
 from sandbox.syscalls import program
+from sandbox.uids import Uid
 
 HOME = "/opt/move37"  # where the evaluator is, inside
-UID_RANGE = range(0x64370000, 0x64380000)  # far above login and subordinate ids
 NAMESPACED_UID = 65534
 OWN_PROCESSES = 4  # bwrap's and the launcher's, which the limit on a job's processes leaves room for
 WORKER = (sys.executable, "-m", "evaluator")
@@ -57,13 +56,13 @@ class BubblewrapSandbox(PooledSandbox):
     level = "bubblewrap"
     isolated = True
 
-    def __init__(self, *, command: Sequence[str] = WORKER) -> None:
+    def __init__(self, *, command: Sequence[str] = WORKER, holdings: Holdings | None = None) -> None:
         """Whether it works here is for a self-test to say.
 
         Raises:
             SandboxUnavailable: bwrap or libseccomp is not installed, or this user is root in disguise.
         """
-        super().__init__()
+        super().__init__(holdings or Holdings())
         found = shutil.which("bwrap")
         if found is None:
             raise SandboxUnavailable("bubblewrap", "bwrap is not on PATH", "Install it: apt install bubblewrap.")
@@ -85,26 +84,27 @@ class BubblewrapSandbox(PooledSandbox):
         }
 
     def with_command(self, command: Sequence[str]) -> Self:
-        return type(self)(command=command)
+        return type(self)(command=command, holdings=self._holdings)
 
     async def _start(self, limits: Limits, lifetime_s: float, *, device: str = "") -> StartedWorker:
         scope = self._cgroups.scope(
             memory_bytes=limits.memory_bytes, pids=limits.pids + OWN_PROCESSES, cpus=limits.cpus
         )
-        return await SubprocessWorker.start(self._command_line(limits, lifetime_s, scope), environment={}, scope=scope)
+        uid = Uid() if os.geteuid() == 0 else None
+        command = self._command_line(limits, lifetime_s, scope, uid)
+        return await SubprocessWorker.start(command, environment={}, scope=scope, uid=uid)
 
-    def _command_line(self, limits: Limits, lifetime_s: float, scope: CgroupScope | None) -> list[str]:
+    def _command_line(self, limits: Limits, lifetime_s: float, scope: CgroupScope | None, uid: Uid | None) -> list[str]:
         """The launcher twice, if need be: outside to join the control group, which cannot be seen from inside."""
-        as_root = os.geteuid() == 0
         settings: dict[str, Any] = {
             "limits": rlimits(limits, lifetime_s),
             "seccomp": base64.b64encode(self._filter).decode(),
         }
-        if as_root:
-            settings["uid"] = UID_RANGE.start + secrets.randbelow(len(UID_RANGE))
+        if uid is not None:
+            settings["uid"] = uid.number
         launch = (sys.executable, "-I", "-S", f"{HOME}/launcher.py", json.dumps(settings))
         join = () if scope is None else launch_outside({"cgroup": scope.join_files()})
-        return [*join, self._bwrap, *self._flags(limits, as_root=as_root), "--", *launch, *self._command]
+        return [*join, self._bwrap, *self._flags(limits, as_root=uid is not None), "--", *launch, *self._command]
 
     def _flags(self, limits: Limits, *, as_root: bool) -> list[str]:
         identity = (

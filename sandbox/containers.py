@@ -41,10 +41,19 @@ from sandbox.engine import (
     require_current,
 )
 from sandbox.environment import flags_hash, worker_environment
-from sandbox.errors import BUILD_COMMAND, DiskFull, GpuUnavailable, ImageMissing, RuntimeMissing, SandboxUnavailable
-from sandbox.pooled import PooledSandbox
+from sandbox.errors import (
+    BUILD_COMMAND,
+    DiskFull,
+    EngineUnreachable,
+    GpuUnavailable,
+    ImageMissing,
+    RuntimeMissing,
+    SandboxUnavailable,
+)
+from sandbox.pooled import Holdings, PooledSandbox
 from sandbox.protocol import Limits
 from sandbox.reaper import Reaper
+from sandbox.waiting import to_the_end
 from sandbox.watch import EngineWatch
 
 UID = 64037  # also in the Dockerfile; not 65534, which other services share
@@ -67,20 +76,20 @@ class DockerSandbox(PooledSandbox):
         image: ImageInfo,
         watch: EngineWatch,
         reaper: Reaper,
+        holdings: Holdings,
         *,
+        version: str,
         command: Sequence[str] = WORKER,
         runtime: str = "",
-        devices: Sequence[str] | None = (),
-        version: str = "",
     ) -> None:
-        super().__init__(devices=devices)
+        super().__init__(holdings)
         self._engine = engine
         self._image = image
         self._watch = watch
         self._reaper = reaper
         self._command = tuple(command)
         self._runtime = runtime
-        self._version = version or str(engine.client.version()["Version"])
+        self._version = version
 
     def provenance(self) -> dict[str, Any]:
         return {
@@ -102,21 +111,20 @@ class DockerSandbox(PooledSandbox):
             self._image,
             self._watch,
             self._reaper,
+            self._holdings,
+            version=self._version,
             command=command,
             runtime=self._runtime,
-            devices=self._devices,
-            version=self._version,  # the engine may be away just now
         )
 
-    async def close(self) -> None:
-        await super().close()
-        await self._engine.remove_leftovers()
+    async def _release(self) -> None:
+        await self._engine.tidied()
         await asyncio.to_thread(self._watch.close)
-        await asyncio.to_thread(self._reaper.close)
+        await asyncio.to_thread(lambda: self._reaper.close(self._engine.leftovers))
         await asyncio.to_thread(self._engine.close)
 
     async def _start(self, limits: Limits, lifetime_s: float, *, device: str = "") -> ContainerWorker:
-        await self._engine.remove_leftovers()
+        self._engine.tidy()
         worker = ContainerWorker(self._engine, self._watch, f"move37-{secrets.token_hex(8)}")
         launch = json.dumps({"watch_stdin": True, "lifetime_s": lifetime_s})
         command = ("python3", "/opt/move37/launcher.py", launch, *self._command)
@@ -125,7 +133,7 @@ class DockerSandbox(PooledSandbox):
         try:
             await worker.start(self._image.image_id, command, settings)
         except BaseException as error:
-            await asyncio.shield(worker.destroy())
+            await to_the_end(worker.destroy())
             if isinstance(error, APIError) and (lasting := _lasting(error, self._image.tag, self._runtime)) is not None:
                 raise lasting from error
             raise
@@ -175,13 +183,25 @@ def open_docker(
         require_current(found)
         require_runtime(engine, runtime)
         remove_abandoned(engine)
+        version = engine_version(engine)
         watch = EngineWatch(engine)
-        return DockerSandbox(engine, found, watch, Reaper(), command=command, runtime=runtime, devices=devices)
+        # The reaper comes last: one that is left alone removes every container of this process.
+        return DockerSandbox(
+            engine, found, watch, Reaper(), Holdings.of(devices), version=version, command=command, runtime=runtime
+        )
     except BaseException:
         if watch is not None:
             watch.close()
         engine.close()
         raise
+
+
+def engine_version(engine: Engine) -> str:
+    """Raises EngineUnreachable when it does not say."""
+    try:
+        return str(engine.client.version()["Version"])
+    except ENGINE_ERRORS as error:
+        raise EngineUnreachable("docker", f"the engine does not say its version: {error}", "Is it running?") from error
 
 
 def require_runtime(engine: Engine, runtime: str) -> None:

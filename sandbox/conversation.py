@@ -31,6 +31,7 @@ from evaluator.wire import Frame, FrameKind, FrameReader, arrays_cap, encode_fra
 from sandbox.errors import ProtocolMismatch
 from sandbox.logs import BoundedLog, shown
 from sandbox.protocol import Job, JobOutcome, Limits, OutcomeKind, Progress
+from sandbox.waiting import ended
 
 if TYPE_CHECKING:
     from evaluator.phases import Phase
@@ -137,6 +138,8 @@ class Conversation:
         self._reader = FrameReader(arrays_cap=0)
         self._inbox: asyncio.Queue[Frame | _Verdict | None] = asyncio.Queue()  # None: nothing more will come
         self._deaf = False  # still draining, no longer listening
+        self._broken: OSError | None = None
+        self._sent = False
         self._log = BoundedLog(limits.log_bytes)
         self._hello: dict[str, Any] | None = None
         self._replies: list[dict[str, Any]] = []
@@ -169,13 +172,18 @@ class Conversation:
         self._provenance = {**self._provenance, **facts}
 
     async def hold(
-        self, job: Job, *, deadline_s: float | None = None, on_progress: Progress | None = None
+        self,
+        job: Job,
+        *,
+        deadline_s: float | None = None,
+        on_progress: Progress | None = None,
+        spent_s: float = 0.0,
     ) -> JobOutcome:
-        """Plays `job`, once. See `Sandbox.run`."""
+        """Plays `job`, once. See `Sandbox.run`. `spent_s` of the deadline were needed for the start."""
         self._on_progress = on_progress
         began = time.monotonic()
         try:
-            async with asyncio.timeout(deadline_s):
+            async with asyncio.timeout(None if deadline_s is None else deadline_s - spent_s):
                 if self._hello is None:
                     await self._greet()
                 self._check_needs(job)
@@ -225,7 +233,7 @@ class Conversation:
         try:
             await self._worker.pump(self._on_output, self._on_log)
         except OSError as error:
-            self._inbox.put_nowait(_infrastructure("lost", f"the connection to the worker broke: {error}"))
+            self._broken = error  # how the worker ended says more, if it can be known
         finally:
             self._inbox.put_nowait(None)
 
@@ -309,13 +317,28 @@ class Conversation:
             self._peak = max(peak, self._peak or 0)
 
     async def _send(self, phase: Phase) -> None:
+        self._sent = True
+        for frame in phase.send:
+            if not await self._written(encode_frame(frame)):
+                # It is gone, and what it said last explains it better than a broken pipe does.
+                await self._reply(replace(phase, reply=None))
+                raise _candidate("protocol", f"answered without reading {self._doing}")
+
+    async def _written(self, data: bytes) -> bool:
+        """Whether the worker could be sent all of `data`. Its end counts too: behind Docker's attach socket nobody
+        says that there is no reader any more, and writing would wait for one."""
+        writing = asyncio.ensure_future(self._worker.send(data))
         try:
-            for frame in phase.send:
-                await self._worker.send(encode_frame(frame))
-        except OSError:
-            # It is gone, and what it said last explains it better than a broken pipe does.
-            await self._reply(replace(phase, reply=None))
-            raise _candidate("protocol", f"answered without reading {self._doing}") from None
+            await asyncio.wait((writing, self._watch), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            writing.cancel()
+            await ended(asyncio.gather(writing, return_exceptions=True))
+        if writing.cancelled():
+            return False
+        error = writing.exception()
+        if error is not None and not isinstance(error, OSError):
+            raise error
+        return error is None
 
     async def _reply(self, phase: Phase) -> dict[str, Any]:
         progressed = 0
@@ -384,14 +407,25 @@ class Conversation:
             raise
 
     def _timed_out(self, message: str) -> _Verdict:
-        return _candidate("timeout", message) if self._hello else _infrastructure("start", message)
+        lost = self._lost(self._watch.result() if self._watch.done() else None)
+        if lost is not None:
+            return lost
+        return _candidate("timeout", message) if self._sent else _infrastructure("start", message)
+
+    def _lost(self, ending: Ending | None) -> _Verdict | None:
+        """The verdict on a worker that nobody can tell of how it ended; None if there is more to say than that."""
+        if ending is not None and ending.lost:
+            return _infrastructure("lost", f"the worker was lost while {self._doing}: {ending.lost}")
+        if ending is None and self._broken is not None:
+            return _infrastructure("lost", f"the connection to the worker broke: {self._broken}")
+        return None
 
     async def _explain_end(self) -> _Verdict:
         if self._pump.done():
             await self._pump  # a defect of the backend surfaces here instead of looking like a candidate's end
         ending = await self._ending(EXIT_GRACE_S)
-        if ending is not None and ending.lost:
-            return _infrastructure("lost", f"the worker was lost while {self._doing}: {ending.lost}")
+        if (lost := self._lost(ending)) is not None:
+            return lost
         if self._hello is None:
             how = describe_exit(ending.exit_code) if ending else "closed its channel"
             return _infrastructure("start", f"the worker {how} before its greeting: {self._log.text()[-500:].strip()}")

@@ -41,6 +41,7 @@ from sandbox.errors import (
     SandboxUnavailable,
 )
 from sandbox.source import SOURCE_LABEL, source_hash
+from sandbox.waiting import ended
 
 IMAGE = "move37-sandbox:latest"
 BASE_LABEL = "move37.base-image"
@@ -78,7 +79,8 @@ class Engine:
     def __init__(self, client: docker.DockerClient) -> None:
         self.client = client
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="move37-docker")
-        self._leftovers: set[str] = set()  # containers that could not be removed
+        self.leftovers: set[str] = set()  # containers that could not be removed
+        self._tidying: asyncio.Task[None] | None = None
 
     async def call(self, function: Callable[[], _T]) -> _T:
         """Runs a blocking call in a thread. Cancelled, it lets the call finish first."""
@@ -88,14 +90,11 @@ class Engine:
             return function()
 
         future = asyncio.get_running_loop().run_in_executor(self._threads, asked)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            await asyncio.wait((future,))
-            raise
+        await ended(future)
+        return future.result()
 
     async def remove(self, container: str) -> None:
-        """Ends a container and removes it. One that cannot be removed now is remembered for `remove_leftovers`."""
+        """Ends a container and removes it. One that cannot be removed now is one of `leftovers`."""
         for _ in range(2):  # a removal that times out goes through the second time
             try:
                 await self.call(lambda: self.client.api.remove_container(container, force=True, v=True))
@@ -106,13 +105,23 @@ class Engine:
             else:
                 break
         else:
-            self._leftovers.add(container)
+            self.leftovers.add(container)
             return
-        self._leftovers.discard(container)
+        self.leftovers.discard(container)
 
-    async def remove_leftovers(self) -> None:
-        """Tries again what an engine that was away could not do."""
-        for container in tuple(self._leftovers):
+    def tidy(self) -> None:
+        """Begins to try again what an engine that was away could not do. Nobody waits for it."""
+        if self.leftovers and (self._tidying is None or self._tidying.done()):
+            self._tidying = asyncio.create_task(self._remove_leftovers())
+
+    async def tidied(self) -> None:
+        """Tries once more, and returns when that is over. What is still left then is in `leftovers`."""
+        self.tidy()
+        if self._tidying is not None:
+            await ended(self._tidying)
+
+    async def _remove_leftovers(self) -> None:
+        for container in tuple(self.leftovers):
             await self.remove(container)
 
     @property

@@ -26,7 +26,6 @@ import base64
 import ctypes
 import errno
 import os
-import secrets
 import sys
 import sysconfig
 from collections.abc import Sequence
@@ -35,16 +34,17 @@ from pathlib import Path
 from typing import Any, Self
 
 import evaluator
-from sandbox.bubblewrap import UID_RANGE, interpreter_paths, launch_outside, library_paths
+from sandbox.bubblewrap import interpreter_paths, launch_outside, library_paths
 from sandbox.cgroups import Cgroups, find_cgroups, open_cgroups
 from sandbox.environment import flags_hash, package_paths, worker_environment
 from sandbox.errors import SandboxUnavailable
 from sandbox.launcher import CREATE_RULESET, FIRST_DIRECTORY
 from sandbox.pool import StartedWorker
-from sandbox.pooled import PooledSandbox
+from sandbox.pooled import Holdings, PooledSandbox
 from sandbox.protocol import Limits
 from sandbox.subprocesses import SubprocessWorker, rlimits
 from sandbox.syscalls import program
+from sandbox.uids import UID_RANGE, Uid
 
 NOWHERE = "/nonexistent"
 SCOPES_SINCE_ABI = 6
@@ -79,14 +79,14 @@ class LandlockSandbox(PooledSandbox):
     level = "landlock"
     isolated = True
 
-    def __init__(self, *, command: Sequence[str] | None = None) -> None:
+    def __init__(self, *, command: Sequence[str] | None = None, holdings: Holdings | None = None) -> None:
         """`command` replaces the worker; an interpreter in it is this one.
 
         Raises:
             SandboxUnavailable: the kernel has no Landlock, or too old a one for this user; libseccomp is missing; root
                 may not take another user id.
         """
-        super().__init__()
+        super().__init__(holdings or Holdings())
         self._abi = require_abi()
         self._as_root = os.geteuid() == 0
         if self._as_root:
@@ -107,7 +107,7 @@ class LandlockSandbox(PooledSandbox):
         }
 
     def with_command(self, command: Sequence[str]) -> Self:
-        return type(self)(command=command)
+        return type(self)(command=command, holdings=self._holdings)
 
     async def _start(self, limits: Limits, lifetime_s: float, *, device: str = "") -> StartedWorker:
         scope = self._cgroups.scope(memory_bytes=limits.memory_bytes, pids=limits.pids, cpus=limits.cpus)
@@ -120,14 +120,15 @@ class LandlockSandbox(PooledSandbox):
         }
         if scope is not None:
             settings["cgroup"] = scope.join_files()
-        if self._as_root:
-            settings["uid"] = UID_RANGE.start + secrets.randbelow(len(UID_RANGE))
+        uid = Uid() if self._as_root else None
+        if uid is not None:
+            settings["uid"] = uid.number
             settings["directories"] = [str(path) for path in self._view.handed_in]
         else:
             settings["limits"]["NPROC"] += _tasks_of(os.geteuid())
         environment = worker_environment(limits, scratch=NOWHERE) | self._view.environment()
         command = (*launch_outside(settings), *self._view.command(self._command))
-        return await _SupervisedWorker.start(command, environment=environment, scope=scope)
+        return await _SupervisedWorker.start(command, environment=environment, scope=scope, uid=uid)
 
     def _rules(self) -> dict[str, Any]:
         rules = [(str(path), _READ_FILE | _READ_DIR) for path in self._view.trees]

@@ -13,7 +13,6 @@ failure it reports: what was wrong a minute ago may be mended. Nothing is retrie
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
 from collections import deque
@@ -25,6 +24,7 @@ from typing import Protocol
 
 from sandbox.conversation import Conversation, Worker
 from sandbox.protocol import Limits
+from sandbox.waiting import to_the_end
 
 AGE_S = 600.0  # an idle worker is replaced after this long
 LASTS_S = 6 * 3600.0  # a worker ends itself after its lifetime, should nobody else; nobody knows the first job's
@@ -104,7 +104,8 @@ class WarmPool:
 
     @asynccontextmanager
     async def stillness(self) -> AsyncIterator[None]:
-        """Nothing starts in here, and what was starting has started: for jobs that measure time."""
+        """The pool starts nothing meanwhile, and what it was starting has started: for jobs that measure time. Jobs
+        that are run beside such a one start their own workers as ever."""
         self._still += 1
         try:
             if self._workers:
@@ -173,13 +174,11 @@ async def _owned(task: asyncio.Task[Ready]) -> Ready:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         task.cancel()
-        await asyncio.shield(_end(task))
+        await to_the_end(_end(task))
         raise
 
 
 async def _end(task: asyncio.Task[Ready]) -> None:
     await asyncio.wait((task,))
-    if task.cancelled():
-        return
-    with contextlib.suppress(Exception):  # a start that failed has ended what it started
+    if not task.cancelled() and task.exception() is None:  # a start that failed has ended what it started
         await task.result().end()

@@ -33,7 +33,7 @@ from sandbox import launcher
 from sandbox.cgroups import open_cgroups
 from sandbox.environment import flags_hash, package_paths, worker_environment
 from sandbox.pool import StartedWorker
-from sandbox.pooled import PooledSandbox
+from sandbox.pooled import Holdings, PooledSandbox
 from sandbox.protocol import Limits
 from sandbox.subprocesses import SubprocessWorker, rlimits
 
@@ -48,9 +48,13 @@ class ProcessSandbox(PooledSandbox):
     isolated = False
 
     def __init__(
-        self, *, command: Sequence[str] = (sys.executable, "-m", "evaluator"), devices: Sequence[str] | None = ()
+        self,
+        *,
+        command: Sequence[str] = (sys.executable, "-m", "evaluator"),
+        devices: Sequence[str] | None = (),
+        holdings: Holdings | None = None,
     ) -> None:
-        super().__init__(devices=devices)
+        super().__init__(holdings or Holdings.of(devices))
         self._command = tuple(command)
         self._cgroups = open_cgroups()
 
@@ -64,7 +68,7 @@ class ProcessSandbox(PooledSandbox):
         }
 
     def with_command(self, command: Sequence[str]) -> Self:
-        return type(self)(command=command, devices=self._devices)
+        return type(self)(command=command, holdings=self._holdings)
 
     async def _start(self, limits: Limits, lifetime_s: float, *, device: str = "") -> StartedWorker:
         allowed = rlimits(limits, lifetime_s)

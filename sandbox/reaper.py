@@ -1,7 +1,8 @@
 """Removes the containers of an orchestrator at the moment it dies, however it dies.
 
 A process in a session of its own, with one end of a pipe whose other end only the orchestrator holds: the kernel closes
-that one even on `kill -9`, and the read here ends. An orderly end writes a byte first, and nothing is left to do.
+that one even on `kill -9`, and the read here ends. An orderly end says so first, and what is left to do: nothing, or
+the containers that an engine which was away could not remove.
 
 Covered: containers of exactly this orchestrator (pid, start time, boot), those that the engine was still creating at
 that moment included: it looks again for a while. NOT covered: a reaper that was killed too. Then the containers end
@@ -15,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 _LOOKS_FOR_S = 3.0  # a creation under way when the orchestrator died takes a moment to show
 _GIVES_UP_S = 120.0  # an engine that is down may come back
 _CLOSE_TIMEOUT_S = 5.0
+_ORDERLY = "an orderly end"
 
 
 class Reaper:
@@ -50,14 +53,18 @@ class Reaper:
     def pid(self) -> int:
         return self._process.pid
 
-    def close(self) -> None:
-        """Sends it away. Idempotent."""
+    def close(self, leftovers: Iterable[str] = ()) -> None:
+        """Sends it away, or leaves it the containers that could not be removed. Idempotent."""
         assert self._process.stdin is not None
+        names = sorted(leftovers)
         if not self._process.stdin.closed:
             with contextlib.suppress(OSError):  # it is gone already
-                self._process.stdin.write(b"x")
+                self._process.stdin.write("".join(f"{line}\n" for line in (_ORDERLY, *names)).encode())
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
+        if names:
+            self._process.returncode = 0  # it outlives us: nobody waits for it, and that is no oversight
+            return
         try:
             self._process.wait(_CLOSE_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -69,7 +76,10 @@ def main(owner: str) -> None:
     from sandbox.engine import connect  # now, not when there is a hurry
     from sandbox.errors import SandboxUnavailable
 
-    if os.read(0, 1):
+    first, *names = sys.stdin.read().split("\n")
+    orderly = first == _ORDERLY
+    left = {name for name in names if name}
+    if orderly and not left:
         return
     gives_up_at = time.monotonic() + _GIVES_UP_S
     while time.monotonic() < gives_up_at:
@@ -79,10 +89,28 @@ def main(owner: str) -> None:
             time.sleep(0.5)
             continue
         try:
-            if _remove_all(engine, owner):
+            if _remove(engine, left) if orderly else _remove_all(engine, owner):
                 return
         finally:
             engine.close()
+
+
+def _remove(engine: Engine, containers: set[str]) -> bool:
+    """Removes `containers`, and takes out of the set which are gone. False if some are not."""
+    from docker.errors import NotFound
+
+    from sandbox.engine import ENGINE_ERRORS
+
+    for container in tuple(containers):
+        try:
+            engine.client.api.remove_container(container, force=True, v=True)
+        except NotFound:
+            pass
+        except ENGINE_ERRORS:
+            time.sleep(0.5)
+            continue
+        containers.discard(container)
+    return not containers
 
 
 def _remove_all(engine: Engine, owner: str) -> bool:

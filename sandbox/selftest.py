@@ -79,7 +79,14 @@ async def self_test(sandbox: Testable, *, python: str) -> None:
                 command = (python, "-I", "-c", _PROBE, json.dumps({**asked, "memory": memory}))
                 limits = Limits(memory_bytes=_MEMORY_LIMIT, start_timeout_s=30.0)
                 tests.append(sandbox.with_command(command).run(Job("self-test", (), limits)))
-        greeting, *probes = await asyncio.gather(*tests)
+        # All are waited for, whatever one of them raises: the caller may then close the sandbox.
+        found = await asyncio.gather(*tests, return_exceptions=True)
+    outcomes: list[JobOutcome] = []
+    for each in found:
+        if isinstance(each, BaseException):
+            raise each
+        outcomes.append(each)
+    greeting, *probes = outcomes
     if not greeting.completed:
         raise _unusable(sandbox, f"the worker does not start in it: {greeting.message}")
     for number, probe in enumerate(probes):

@@ -23,6 +23,7 @@ from typing import Self, cast
 from sandbox.cgroups import CgroupScope
 from sandbox.conversation import Ending, Sink
 from sandbox.protocol import Limits
+from sandbox.uids import Uid
 
 _OUTPUT, _LOG = 1, 2
 TERMINATE_TIMEOUT_S = 1.0  # a launcher that a program has stopped does not answer
@@ -33,8 +34,9 @@ GONE_TIMEOUT_S = 5.0  # SIGKILL takes milliseconds; a process in uninterruptible
 class SubprocessWorker(asyncio.SubprocessProtocol):
     """One child process, its three pipes, and its end."""
 
-    def __init__(self, scope: CgroupScope | None = None) -> None:
+    def __init__(self, scope: CgroupScope | None = None, uid: Uid | None = None) -> None:
         self._scope = scope
+        self._uid = uid
         self._out_of_memory = False
         self._sinks: dict[int, Sink] = {}
         self._early: dict[int, bytearray] = {_OUTPUT: bytearray(), _LOG: bytearray()}  # before `pump` is called
@@ -55,8 +57,10 @@ class SubprocessWorker(asyncio.SubprocessProtocol):
         environment: Mapping[str, str],
         directory: str = "/",
         scope: CgroupScope | None = None,
+        uid: Uid | None = None,
     ) -> Self:
-        """`scope` is a group that `command` joins by itself; it is ours from here on, also when this raises.
+        """`scope` is a group that `command` joins by itself, `uid` one that it takes on; they are ours from here on,
+        also when this raises.
 
         Raises:
             OSError: the command cannot be run.
@@ -64,7 +68,7 @@ class SubprocessWorker(asyncio.SubprocessProtocol):
         loop = asyncio.get_running_loop()
         try:
             _, worker = await loop.subprocess_exec(
-                lambda: cls(scope),
+                lambda: cls(scope, uid),
                 *command,
                 env=dict(environment),
                 cwd=directory,
@@ -74,6 +78,8 @@ class SubprocessWorker(asyncio.SubprocessProtocol):
         except BaseException:
             if scope is not None:
                 scope.remove()
+            if uid is not None:
+                uid.release()
             raise
         return worker
 
@@ -185,6 +191,8 @@ class SubprocessWorker(asyncio.SubprocessProtocol):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GONE_TIMEOUT_S):
                 await self._closed.wait()
+        if self._uid is not None:
+            self._uid.release()
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -21,13 +21,7 @@ from sandbox.landlock import LandlockSandbox
 from sandbox.process import ProcessSandbox
 from sandbox.protocol import Job, Limits
 
-LIGHT_WORKER = f"""
-import json, os, struct
-protocol, listening = os.dup(1), os.dup(0)
-os.dup2(2, 1)
-def send(message):
-    text = json.dumps(message).encode()
-    os.write(protocol, struct.pack("<IQ", 1, len(text)) + text)
+RECEIVE = """\
 def read(count):
     data = b""
     while len(data) < count:
@@ -38,6 +32,16 @@ def read(count):
 def receive():
     _, length = struct.unpack("<IQ", read(12))
     return read(length)
+"""
+
+LIGHT_WORKER = f"""
+import json, os, struct
+protocol, listening = os.dup(1), os.dup(0)
+os.dup2(2, 1)
+def send(message):
+    text = json.dumps(message).encode()
+    os.write(protocol, struct.pack("<IQ", 1, len(text)) + text)
+{RECEIVE}
 send({{"type": "hello", "protocol": {PROTOCOL_VERSION}}})
 receive()
 scope = {{"found": {{}}, "protocol": protocol, "send": send}}

@@ -17,16 +17,21 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from evaluator.phases import Phase
+from evaluator.wire import arrays, control
 from sandbox import containers, launcher, ownership
 from sandbox import engine as engines
 from sandbox.errors import DiskFull, GpuUnavailable, ImageMissing, RuntimeMissing
+from sandbox.pooled import Holdings
 from sandbox.protocol import Job, Limits, OutcomeKind
 from sandbox.reaper import Reaper
 from sandbox.watch import EngineWatch
 from tests.sandbox import private_engine
 from tests.sandbox.light import gone, job, light, running
+from tests.sandbox.scripted import HELLO, message
 
 pytestmark = [
     pytest.mark.docker,
@@ -90,11 +95,12 @@ async def docker(private, monkeypatch):
     gc.collect()  # what the SDK left is collected here, and not in another module's test
 
 
-def open_light(**settings):
+def open_light(*, devices=(), **settings):
     engine = engines.connect()
     image = engines.inspect_image(engine, TAG)
+    version = containers.engine_version(engine)
     watch = EngineWatch(engine)
-    return containers.DockerSandbox(engine, image, watch, Reaper(), **settings)
+    return containers.DockerSandbox(engine, image, watch, Reaper(), Holdings.of(devices), version=version, **settings)
 
 
 def leftovers(private):
@@ -106,6 +112,7 @@ def cli(private, *command):
     subprocess.run(["docker", "-H", private.address, *command], capture_output=True, check=True)
 
 
+GREETING = f"os.write(1, {message(HELLO)!r})"
 SPIN = "import time\nwhile True: time.sleep(0.1)"
 
 
@@ -148,14 +155,58 @@ async def test_a_restart_of_the_engine_loses_a_job_and_blames_nobody(docker, pri
     again = await light(docker).run(job("found['x'] = 1"))
     assert again.completed, again
     assert await gone(token, 5.0)
+    await docker._engine.tidied()
     assert leftovers(private) == []
+
+
+async def test_what_could_not_be_removed_while_the_engine_was_away_is_removed_when_it_is_back(private, monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", private.address)
+    sandbox = await asyncio.to_thread(open_light)
+    task, _ = await spinning(sandbox)
+    await asyncio.to_thread(private.stop, signal.SIGKILL)
+    outcome = await asyncio.wait_for(task, 60)
+    assert outcome.reason == "lost", outcome
+    reaper = sandbox._reaper.pid
+    await sandbox.close()
+    assert len(sandbox._engine.leftovers) == 1
+    await asyncio.to_thread(private.start)
+    ends = time.monotonic() + 20
+    while (left := leftovers(private)) and time.monotonic() < ends:
+        await asyncio.sleep(0.1)
+    assert left == []
+    ends = time.monotonic() + 20
+    while time.monotonic() < ends and (alive := alive_as("sandbox.reaper", reaper)):
+        await asyncio.sleep(0.1)
+    assert not alive
+
+
+def alive_as(name, pid):
+    try:
+        return name in Path(f"/proc/{pid}/cmdline").read_text()  # a zombie has none
+    except FileNotFoundError:
+        return False
+
+
+async def test_a_container_that_somebody_ends_while_it_is_written_to_is_not_the_program_s_failure(docker, private):
+    """Behind the attach socket nobody says that there is no reader any more."""
+    deaf = f"import os, time\n{GREETING}\ntime.sleep(300)"
+    sent = (control({"type": "job"}), arrays({"tokens": np.zeros(4 << 20, np.uint8)}))
+    sandbox = docker.with_command(("python3", "-c", deaf))
+    task = asyncio.create_task(sandbox.run(Job("deaf", (Phase("only", sent, None, 60.0),))))
+    while not (found := leftovers(private)):
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(1.5)
+    await asyncio.to_thread(cli, private, "kill", *found)
+    outcome = await asyncio.wait_for(task, 10)
+    assert (outcome.kind, outcome.reason) == (OutcomeKind.INFRASTRUCTURE_FAILED, "lost"), outcome
 
 
 async def test_a_gpu_that_the_engine_cannot_hand_in_is_named_and_leaves_no_container(private, monkeypatch):
     """The engine without a driver for GPUs: the one that the environment names."""
     engine = engines.connect()
     image = engines.inspect_image(engine)
-    sandbox = containers.DockerSandbox(engine, image, EngineWatch(engine), Reaper(), devices=("0",))
+    watch, version = EngineWatch(engine), containers.engine_version(engine)
+    sandbox = containers.DockerSandbox(engine, image, watch, Reaper(), Holdings.of(("0",)), version=version)
     try:
         if "nvidia" in engine.client.info()["Runtimes"]:
             pytest.skip("this engine can hand in GPUs")

@@ -29,7 +29,7 @@ import pytest
 
 from evaluator.wire import arrays_cap
 from sandbox import ownership
-from sandbox.bubblewrap import UID_RANGE, BubblewrapSandbox
+from sandbox.bubblewrap import BubblewrapSandbox
 from sandbox.cgroups import PREFIX
 from sandbox.containers import UID, DockerSandbox, open_docker
 from sandbox.containers import WORKER as CONTAINER_WORKER
@@ -37,6 +37,7 @@ from sandbox.errors import SandboxUnavailable
 from sandbox.process import ProcessSandbox
 from sandbox.protocol import JobOutcome
 from sandbox.selftest import Testable
+from sandbox.uids import UID_RANGE
 from tests.sandbox.probes.conversations import LIGHT_WORKER, harmless, job, start_s
 from tests.sandbox.probes.probe import Evidence, Probe
 

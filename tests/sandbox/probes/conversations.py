@@ -20,6 +20,7 @@ from evaluator.phases import PROTOCOL_VERSION, Phase
 from evaluator.trial import TrialRequest, trial_phases
 from evaluator.wire import ArraySpec, Frame, FrameKind, arrays, control
 from sandbox.protocol import Job, Limits
+from tests.sandbox.light import RECEIVE
 from tests.sandbox.probes.probe import NOTE, Probe
 
 REQUEST = TrialRequest("sequence", "micro", "recall", 0)
@@ -44,16 +45,7 @@ def tensors(entries):
         body += data
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + body
-def read(count):
-    data = b""
-    while len(data) < count:
-        piece = os.read(listening, count - len(data))
-        if not piece: os._exit(2)
-        data += piece
-    return data
-def receive():
-    _, length = struct.unpack("<IQ", read(12))
-    return read(length)
+{RECEIVE}
 def note(**facts): os.write(2, b"\\n{NOTE}" + json.dumps(facts).encode() + b"\\n")
 found = {{}}
 def attempt(name, action):
