@@ -4,7 +4,8 @@
     python -m benchmarks.sandbox --only dispatch soak
 
 - dispatch: from handing a job over until the answer of the evaluator's own worker, warm beside cold. The job is a
-  program that is refused as soon as it has been read, so that nothing else takes time.
+  program that is refused as soon as it has been read, so that nothing else takes time. After the answer come the
+  worker's last words, its exit and what is removed of it: the last column.
 - trial: one smoke trial of about 20 s, in every backend beside a bare warm process, interleaved.
 - hardening: the same trial in a container with every flag and in one with none, cold, interleaved.
 - killed: from `kill -9` of an orchestrator with two jobs at work and two workers waiting until no container of it is
@@ -41,10 +42,10 @@ from move37.laboratory import SandboxLaboratory
 from sandbox import containers, ownership
 from sandbox import engine as engines
 from sandbox.bubblewrap import BubblewrapSandbox
+from sandbox.conversation import Conversation
 from sandbox.environment import worker_environment
 from sandbox.errors import SandboxUnavailable
 from sandbox.landlock import LandlockSandbox
-from sandbox.pool import Ready
 from sandbox.pooled import PooledSandbox
 from sandbox.process import ProcessSandbox
 from sandbox.protocol import Job, Limits
@@ -89,18 +90,18 @@ def table(title: str, columns: str, rows: list[list[str]]) -> str:
 async def dispatch(rounds: int) -> str:
     job = Job("dispatch", trial_phases("def (", TrialRequest("sequence", "smoke", "recall", 0)))
     answered: list[float] = []
-    original = Ready.end
+    original = Conversation._failed
 
-    async def end(ready: Ready) -> None:
+    def failed(conversation: Conversation, message: dict[str, Any]) -> Any:
         answered.append(time.perf_counter())
-        await original(ready)
+        return original(conversation, message)
 
     rows = []
     for name, sandbox in backends().items():
         warm: list[float] = []
         cold: list[float] = []
         gone: list[float] = []
-        Ready.end = end  # type: ignore[method-assign, assignment]
+        Conversation._failed = failed  # type: ignore[method-assign]
         try:
             for keep in (0, 1):
                 if keep:
@@ -117,7 +118,7 @@ async def dispatch(rounds: int) -> str:
                     (warm if keep else cold).append(answered[0] - began)
                     gone.append(time.perf_counter() - answered[0])
         finally:
-            Ready.end = original  # type: ignore[method-assign]
+            Conversation._failed = original  # type: ignore[method-assign]
             await sandbox.close()
         rows.append(
             [
@@ -130,7 +131,7 @@ async def dispatch(rounds: int) -> str:
         )
     return table(
         f"Dispatch, {rounds} jobs each",
-        "backend | warm, median ms | warm, slowest ms | cold, median s | ending the worker, median ms",
+        "backend | warm, median ms | warm, slowest ms | cold, median s | until the worker is gone, median ms",
         rows,
     )
 
