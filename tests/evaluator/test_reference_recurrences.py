@@ -231,7 +231,8 @@ class TestClosedForms:
 def test_a_kernel_does_not_know_how_long_the_sequence_is():
     for class_name in ("LongConvolution", "DiagonalSSM"):
         mixer = make(class_name)
-        assert difference(mixer.kernel(200)[:31], mixer.kernel(31)) == 0
+        # Bit for bit on most processors; a BLAS may sum a taller product in another order, which is one last place.
+        assert difference(mixer.kernel(200)[:31], mixer.kernel(31)) <= 2**-52
 
 
 @pytest.mark.parametrize("class_name", ["GatedLinearAttention", "RWKVTimeMix"])
