@@ -97,12 +97,19 @@ class GateReport:
 
 
 def gate_phases(
-    source: str, *, track: str, tier: str, lengths: Collection[int] = (), max_exponent: float | None = None
+    source: str,
+    *,
+    track: str,
+    tier: str,
+    lengths: Collection[int] = (),
+    max_exponent: float | None = None,
+    identity: Collection[str] = (),
 ) -> tuple[Phase, ...]:
     """The single phase of a gates job.
 
     Args:
         lengths: to look at beside those of the tier's ranking tasks.
+        identity: the executed levels of identity (`evaluator.identities.LEVELS`) to be told of a program that passes.
         max_exponent: the campaign's limit on `CostProfile.length_exponent`; None measures without a limit.
 
     Raises:
@@ -110,7 +117,11 @@ def gate_phases(
     """
     message: dict[str, Any] = {"type": "job", "kind": "gates", "protocol": PROTOCOL_VERSION, "track": track}
     message |= {"tier": tier, "lengths": sorted(lengths)}
-    job = control(message if max_exponent is None else {**message, "max_exponent": max_exponent})
+    if max_exponent is not None:
+        message["max_exponent"] = max_exponent
+    if identity:
+        message["identity"] = sorted(identity)
+    job = control(message)
     program = Frame(FrameKind.PROGRAM, source.encode("utf-8"))
     return (Phase("gates", (job, program), None, tiers.get(track, tier).gates_timeout_s),)
 

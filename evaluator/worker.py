@@ -102,12 +102,23 @@ def _examined(source: str, job: Mapping[str, Any]) -> dict[str, Any]:
     if job["kind"] == "gates":
         from evaluator.gates.ladder import run_gates
 
-        return run_gates(source, job["track"], job["tier"], job.get("max_exponent"), lengths=job["lengths"])
+        found = run_gates(source, job["track"], job["tier"], job.get("max_exponent"), lengths=job["lengths"])
+        if job.get("identity") and all(verdict["passed"] for verdict in found["verdicts"]):
+            found |= _identities(source, job, job["identity"])
+        return found
     if job["kind"] == "profile":
         from evaluator.profiling import run_profile
 
         return run_profile(source, job["track"], job["tier"], job.get("task"))
+    if job["kind"] == "identity":
+        return _identities(source, job, job["levels"])
     raise WireError(f"there is no job of kind {quoted(job['kind'])}")
+
+
+def _identities(source: str, job: Mapping[str, Any], levels: Sequence[str]) -> dict[str, Any]:
+    from evaluator.tracing.levels import run_identities
+
+    return run_identities(source, job["track"], job["tier"], levels)
 
 
 @dataclass(frozen=True)

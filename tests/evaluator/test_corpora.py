@@ -46,7 +46,7 @@ def test_a_long_run_of_another_split_is_cut_out_and_a_short_one_is_kept(seed: in
     train, own = prose(seed), prose(seed + 1)
     for length, kept in ((RUN, False), (BLOCK - 1, True)):
         stolen = train[offset : offset + length]
-        text = own[:before] + b"\n" + stolen + b"\n" + own[before:]
+        text = own[:before] + b"\n\x00" + stolen + b"\x00\n" + own[before:]  # no neighbour makes the run longer
         rest = corpora._cut(text, corpora.blocks([train]))
         assert not shared_run(train, rest)
         assert (rest == text) == kept

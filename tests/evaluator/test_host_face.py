@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HOST_MODULES = (
     "wire", "phases", "trial", "gating", "static_gate", "tasks.registry", "tasks.streams", "tiers", "objective",
     "catalogue", "errors", "verdict", "scoring", "tracks", "text", "compiling", "profile", "measured", "statistics",
-    "findings", "halving",
+    "findings", "halving", "identities",
 )  # fmt: skip
 
 
