@@ -1,0 +1,1 @@
+"""What others have published on building blocks of networks: entries in our own words, found by symptom or by word."""
