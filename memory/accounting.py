@@ -1,11 +1,15 @@
-"""What a campaign used and has: sums over its rows, never a counter that could drift from them."""
+"""What a campaign used and has: what the ledger adds up to, and numbers of rows.
 
-from typing import Any, TypeVar
+Notable: the totals of a campaign are kept by the database with every entry of the ledger (one look-up, however large
+the campaign); those of an arm are summed. `by_status` reads an index only; `counts` walks what it counts.
+"""
+
+from typing import Any, TypeVar, get_args
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session as Transaction
 
-from memory import campaigns, rows
+from memory import campaigns, ledger, rows
 from memory.models import (
     AttemptRow,
     ExchangeRow,
@@ -14,7 +18,7 @@ from memory.models import (
     LessonRow,
     TrialRow,
 )
-from memory.records import Counts, Spent
+from memory.records import Counts, ExperimentStatus, Spent
 
 SelectT = TypeVar("SelectT", bound=Select[*tuple[Any, ...]])
 
@@ -22,45 +26,33 @@ SelectT = TypeVar("SelectT", bound=Select[*tuple[Any, ...]])
 def spent(session: Transaction, campaign_id: str, arm: str | None) -> Spent:
     """Tokens, money, wall and device time."""
     rows.campaign(session, campaign_id)
-    calls, priced, prompt, completion, cost = session.execute(
-        _of_campaign(
-            select(
-                func.count(),
-                func.count(ExchangeRow.cost_usd),
-                func.coalesce(func.sum(ExchangeRow.prompt_tokens), 0),
-                func.coalesce(func.sum(ExchangeRow.completion_tokens), 0),
-                func.sum(ExchangeRow.cost_usd),
-            ).join(ExperimentRow, ExchangeRow.experiment_id == ExperimentRow.id),
-            campaign_id,
-            arm,
-        )
-    ).one()
-    device_s = session.execute(
-        _of_campaign(
-            select(func.sum(TrialRow.device_s)).join(ExperimentRow, TrialRow.experiment_id == ExperimentRow.id),
-            campaign_id,
-            arm,
-        )
-    ).scalar_one()
+    used = ledger.totals(session, campaign_id, arm)
+    nothing = (0.0, 0)
+    calls = used.get("calls", nothing)[1]
+    prompt, completion = (int(used.get(kind, nothing)[0]) for kind in ("prompt_tokens", "completion_tokens"))
+    cost, priced = used.get("usd", nothing)
     return Spent(
-        tokens=int(prompt) + int(completion),
-        prompt_tokens=int(prompt),
-        completion_tokens=int(completion),
-        cost_usd=None if calls and not priced else float(cost or 0.0),
+        tokens=prompt + completion,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cost_usd=None if calls and not priced else cost,
         calls=calls,
         unpriced_calls=calls - priced,
         wall_s=sum(one.wall_s for one in campaigns.sessions(session, campaign_id)),
-        device_s=float(device_s or 0.0),
+        device_s=used.get("device_s", nothing)[0],
     )
+
+
+def by_status(session: Transaction, campaign_id: str, arm: str | None) -> dict[str, int]:
+    """Experiments of each status; all five are there."""
+    query = _of_campaign(select(ExperimentRow.status, func.count()), campaign_id, arm).group_by(ExperimentRow.status)
+    found = {str(status): int(number) for status, number in session.execute(query)}
+    return {status: found.get(status, 0) for status in get_args(ExperimentStatus)}
 
 
 def counts(session: Transaction, campaign_id: str, arm: str | None) -> Counts:
     """Rows of each kind, in one query."""
     rows.campaign(session, campaign_id)
-    by_status = _of_campaign(select(ExperimentRow.status, func.count()), campaign_id, arm).group_by(
-        ExperimentRow.status
-    )
-    found = {str(status): int(number) for status, number in session.execute(by_status)}
     related = {
         "attempts": AttemptRow.experiment_id,
         "trials": TrialRow.experiment_id,
@@ -82,8 +74,7 @@ def counts(session: Transaction, campaign_id: str, arm: str | None) -> Counts:
             )
         )
     ).one()
-    statuses = {status: found.get(status, 0) for status in ("open", "completed", "rejected", "duplicate", "failed")}
-    return Counts(**statuses, **numbers._asdict())
+    return Counts(**by_status(session, campaign_id, arm), **numbers._asdict())
 
 
 def _of_campaign(query: SelectT, campaign_id: str, arm: str | None) -> SelectT:

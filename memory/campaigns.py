@@ -49,6 +49,8 @@ def create(session: Transaction, now: datetime, name: str, frozen: Mapping[str, 
     for origin in ("forked_from", "replay_of"):
         if frozen[origin] is not None:
             rows.campaign(session, frozen[origin])
+    if frozen["forked_at"] is not None:
+        _check_fork(session, frozen["forked_from"], frozen["forked_at"])
     row = CampaignRow(
         id=f"c-{secrets.token_hex(4)}",
         name=name,
@@ -63,12 +65,23 @@ def create(session: Transaction, now: datetime, name: str, frozen: Mapping[str, 
         arms=[rows.word(arm, "arm") for arm in frozen["arms"]],
         forked_from=frozen["forked_from"],
         replay_of=frozen["replay_of"],
+        forked_at=frozen["forked_at"],
+        origin=None,
+        read_only=False,
         created_at=now,
         finished_at=None,
     )
     session.add(row)
     session.flush()
     return snapshot(Campaign, row)
+
+
+def _check_fork(session: Transaction, campaign_id: str | None, experiment_id: str) -> None:
+    node = rows.experiment(session, experiment_id)
+    if node.campaign_id != campaign_id:
+        raise Conflict("experiment", experiment_id, f"it is not of the campaign {campaign_id}, which is to be forked")
+    if node.status == "open":
+        raise Conflict("experiment", experiment_id, "it is not finished, and nothing can be forked from it yet")
 
 
 def set_state(

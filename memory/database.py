@@ -3,17 +3,22 @@
 Notable:
 - SQLite runs in WAL mode with synchronous=NORMAL: a killed process loses nothing that was committed; a power cut may
   lose the last transactions but does not damage the file.
-- Writes begin with BEGIN IMMEDIATE, so that two writers queue at the start instead of failing at the end.
+- Writes begin with BEGIN IMMEDIATE, so that two writers queue at the start instead of failing at the end. On
+  PostgreSQL writers queue where they write the same thing: the server commits the others together, and a store whose
+  writers all wait for each other's disk would be several times slower.
 - An in-memory SQLite store has one connection which its users share in turn; never nest transactions of one thread.
 Not covered: which tables there are (memory/models.py), how they come to be (memory/schema.py).
 """
 
+import random
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import blake2b
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
@@ -33,7 +38,11 @@ _FREE_SPACE = "Free some space and repeat: nothing of this step was stored, ever
 _WAIT = "Wait for the other process, or stop it, and repeat"
 _RESTORE = "Restore it from a backup, or name another file"
 
+_BEGIN_WRITING = "BEGIN IMMEDIATE"
+_ASK_AGAIN_S = 0.0015
 _WRITER_LOCK = 0x6D6F76653337  # "move37"
+_ALONE = f"SELECT pg_advisory_xact_lock({_WRITER_LOCK})"
+_WITH_OTHERS = f"SELECT pg_advisory_xact_lock_shared({_WRITER_LOCK})"
 
 
 class Database:
@@ -45,7 +54,8 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._busy_timeout_ms = int(busy_timeout_s * 1000)
         self.engine = self._engine()
-        self._writer = self.engine.execution_options(move37_begin="BEGIN IMMEDIATE")
+        writing = {"move37_begin": _BEGIN_WRITING} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+        self._writer = self.engine.execution_options(**writing)
 
     @property
     def is_memory(self) -> bool:
@@ -63,18 +73,25 @@ class Database:
             yield session
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
-        """One write transaction, committed at the end, rolled back by any exception. Writers take turns: SQLite's BEGIN
-        IMMEDIATE sees to it, PostgreSQL needs a lock of ours, which the transaction's end releases."""
+    def write(self, subject: str | None = None) -> Iterator[Session]:
+        """One write transaction, committed at the end, rolled back by any exception.
+
+        Writers take turns: on SQLite all of them (BEGIN IMMEDIATE), on PostgreSQL those of the same `subject`, which
+        names whatever is read and then written (an experiment, a campaign, a key), and without one all of them. The
+        locks there are ours; the transaction's end releases them.
+        """
         with self._session(self._writer) as session:
-            if not self.is_sqlite:
-                session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER_LOCK})
+            if not self.is_sqlite:  # one round trip begins and waits; the driver commits what it finds begun
+                mine = _ALONE if subject is None else f"{_WITH_OTHERS}, pg_advisory_xact_lock({_lock_of(subject)})"
+                session.connection().exec_driver_sql(f"BEGIN; {mine}")
             yield session
 
     @contextmanager
     def connection(self, *, write: bool = False) -> Iterator[Connection]:
         """A bare connection in a transaction."""
         with self.translated(), (self._writer if write else self.engine).begin() as connection:
+            if write and not self.is_sqlite:
+                connection.exec_driver_sql("BEGIN")
             yield connection
 
     def use_wal(self) -> None:
@@ -149,10 +166,51 @@ class Database:
             connection.execute(f"PRAGMA {pragma}")
 
 
+def take_turns(session: Session, subject: str) -> None:
+    """Queue for one more subject within a write transaction: for rows whose ids have to grow in the order in which they
+    become visible. Always the larger subject last (the campaign after its experiment): nobody waits in a circle.
+    """
+    connection = session.connection()
+    if connection.dialect.name != "sqlite":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_lock_of(subject)})")
+
+
+def _lock_of(subject: str) -> int:
+    digest = blake2b(subject.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
 def _begin_sqlite(connection: Connection) -> None:
     begin = connection.get_execution_options().get("move37_begin", "BEGIN")
-    if begin:
+    if begin == _BEGIN_WRITING:
+        _begin_writing(connection)
+    elif begin:
         connection.exec_driver_sql(begin)
+
+
+def _begin_writing(connection: Connection) -> None:
+    """Take the write lock, asking every millisecond or two.
+
+    SQLite's own waiting asks ever more seldom, down to every 100 ms, while whoever has the lock comes back for it at
+    once: with eight writers some of them waited for seconds, and might have given up.
+    """
+    driver: Any = connection.connection.driver_connection
+    [(timeout_ms,)] = driver.execute("PRAGMA busy_timeout").fetchall()
+    deadline = time.monotonic() + timeout_ms / 1000 - _ASK_AGAIN_S
+    driver.execute("PRAGMA busy_timeout=0")
+    try:
+        while time.monotonic() < deadline:
+            try:
+                driver.execute(_BEGIN_WRITING)
+            except sqlite3.OperationalError as error:
+                if (error.sqlite_errorcode & 0xFF) not in _BUSY:
+                    break  # tried once more below, where it becomes an error of the store
+                time.sleep(random.uniform(0.5, 1.5) * _ASK_AGAIN_S)
+            else:
+                return
+    finally:
+        driver.execute(f"PRAGMA busy_timeout={timeout_ms}")
+    connection.exec_driver_sql(_BEGIN_WRITING)
 
 
 def _parsed(url: str) -> URL:

@@ -7,11 +7,11 @@ from typing import Any, Protocol
 from sqlalchemy import select
 from sqlalchemy.orm import Session as Transaction
 
-from memory import rows
+from memory import ledger, rows
 from memory.columns import finite, maybe_finite, plain
 from memory.errors import ValueRefused
 from memory.models import ExchangeRow, ExperimentRow
-from memory.records import Exchange
+from memory.records import ChargeKind, Exchange
 
 
 class TokenUsage(Protocol):
@@ -58,7 +58,7 @@ def put(
 ) -> Exchange:
     """Store a finished exchange; what was measured about it (time, cost) is not compared when it is repeated."""
     experiment_id, role, attempt, turn = place
-    rows.experiment(session, experiment_id)
+    experiment = rows.experiment(session, experiment_id)
     wanted = dict(content)
     for name in ("template_hashes", "request"):
         wanted[name] = plain(wanted[name], f"exchange {name}")
@@ -86,6 +86,14 @@ def put(
         **wanted,
     )
     session.add(row)
+    used: dict[ChargeKind, float] = {
+        "calls": 1,
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+    }
+    if row.cost_usd is not None:
+        used["usd"] = row.cost_usd
+    ledger.charge(session, now, experiment, key, used)
     session.flush()
     return row.record()
 

@@ -1,10 +1,13 @@
-"""Experiments: opened, selected, finished; never changed afterwards."""
+"""Experiments: opened, selected, finished; never changed afterwards.
+
+Notable: `outline` reads what drawing and counting need and leaves out what is long; `best` answers from an index.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session as Transaction
 
 from memory import rows
@@ -20,21 +23,77 @@ def find(session: Transaction, experiment_id: str) -> Experiment:
 
 
 def listed(
-    session: Transaction, campaign_id: str, *, status: str | None, arm: str | None, up_to_index: int | None
+    session: Transaction,
+    campaign_id: str,
+    *,
+    status: str | None,
+    arm: str | None,
+    up_to_index: int | None,
+    after_index: int = -1,
 ) -> list[Experiment]:
-    """Experiments of a campaign by index."""
-    n_attempts = (
-        select(func.count()).where(AttemptRow.experiment_id == ExperimentRow.id).correlate(ExperimentRow)
-    ).scalar_subquery()
-    query = select(ExperimentRow, n_attempts).where(ExperimentRow.campaign_id == campaign_id)
+    """Experiments of a campaign by index, later than `after_index`."""
+    query = _whole(campaign_id).where(ExperimentRow.index > after_index)
     if status is not None:
         query = query.where(ExperimentRow.status == status)
     if arm is not None:
         query = query.where(ExperimentRow.arm == arm)
     if up_to_index is not None:
         query = query.where(ExperimentRow.index <= up_to_index)
-    found = session.execute(query.order_by(ExperimentRow.index)).all()
-    return [snapshot(Experiment, row, attempts=count) for row, count in found]
+    return rows.snapshots(session, Experiment, query.order_by(ExperimentRow.index))
+
+
+def _whole(campaign_id: str) -> Select[tuple[Any, ...]]:
+    n_attempts = (
+        select(func.count()).where(AttemptRow.experiment_id == ExperimentRow.id).correlate(ExperimentRow)
+    ).scalar_subquery()
+    query = rows.selecting(Experiment, ExperimentRow, attempts=n_attempts)
+    return query.where(ExperimentRow.campaign_id == campaign_id)
+
+
+class Outline(NamedTuple):
+    """What drawing and counting need to know of an experiment."""
+
+    id: str
+    campaign_id: str
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody wants here
+    parent_id: str | None
+    kind: str
+    arm: str
+    status: str
+    reason: str
+    score: float | None
+    name: str
+    program_sha256: str | None
+    duplicate_of: str | None
+    equivalent_of: str | None
+
+
+def outline(
+    session: Transaction, campaign_id: str, *, after_index: int = -1, up_to_index: int | None = None
+) -> list[Outline]:
+    """Experiments of a campaign by index, in short, later than `after_index` and up to `up_to_index` (inclusive)."""
+    columns = ExperimentRow.__table__.c
+    query = select(*(columns[name] for name in Outline._fields)).where(columns.campaign_id == campaign_id)
+    query = query.where(columns.index > after_index)
+    if up_to_index is not None:
+        query = query.where(columns.index <= up_to_index)
+    return [Outline._make(row) for row in session.connection().execute(query.order_by(columns.index))]
+
+
+def at(session: Transaction, campaign_id: str, index: int) -> Experiment | None:
+    """The experiment of this index, if it was opened."""
+    found = rows.snapshots(session, Experiment, _whole(campaign_id).where(ExperimentRow.index == index))
+    return found[0] if found else None
+
+
+def best(session: Transaction, campaign_id: str) -> Outline | None:
+    """The completed experiment of the highest score, of equal ones the earliest; None when nothing completed."""
+    columns = ExperimentRow.__table__.c
+    completed = (columns.campaign_id == campaign_id) & (columns.status == "completed")
+    highest = select(func.max(columns.score)).where(completed).scalar_subquery()
+    query = select(*(columns[name] for name in Outline._fields)).where(completed, columns.score == highest)
+    row = session.connection().execute(query.order_by(columns.index).limit(1)).first()
+    return None if row is None else Outline._make(row)
 
 
 def open_(
@@ -77,6 +136,7 @@ def open_(
         hypothesis=None,
         program_sha256=None,
         duplicate_of=None,
+        equivalent_of=None,
         score=None,
         environment=plain(environment, "environment"),
         created_at=now,
@@ -84,7 +144,7 @@ def open_(
     )
     session.add(row)
     session.flush()
-    return _record(session, row)
+    return snapshot(Experiment, row, attempts=0)
 
 
 def select_(
@@ -139,9 +199,10 @@ def finish(
     if wanted["reason"]:
         rows.word(wanted["reason"], "reason")
     if "program_sha256" in wanted:
-        rows.get(session, ProgramRow, "program", wanted["program_sha256"])
-    if "duplicate_of" in wanted:
-        rows.experiment(session, wanted["duplicate_of"])
+        rows.exists(session, ProgramRow, "program", wanted["program_sha256"])
+    for original in ("duplicate_of", "equivalent_of"):
+        if original in wanted:
+            rows.experiment(session, wanted[original])
     _check_final(experiment_id, wanted)
     for column, value in wanted.items():
         setattr(row, column, value)
@@ -154,7 +215,8 @@ def _check_final(experiment_id: str, wanted: Mapping[str, Any]) -> None:
     status = wanted["status"]
     if status == "completed" and (wanted["score"] is None or "program_sha256" not in wanted):
         raise Conflict("experiment", experiment_id, "completed means measured: it needs a score and a program")
-    if status == "duplicate" and wanted.get("duplicate_of") in (None, experiment_id):
+    originals = {wanted.get("duplicate_of"), wanted.get("equivalent_of")} - {None}
+    if status == "duplicate" and (not originals or experiment_id in originals):
         raise Conflict("experiment", experiment_id, "a duplicate needs the other experiment that it repeats")
 
 

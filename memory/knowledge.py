@@ -1,6 +1,6 @@
 """What is known: analyses, lessons, findings; and the log of events."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any, get_args
@@ -11,8 +11,18 @@ from sqlalchemy.orm import Session as Transaction
 from memory import rows
 from memory.columns import escape, plain
 from memory.errors import Conflict, ValueRefused
-from memory.models import AnalysisRow, EventRow, ExperimentRow, FindingRow, LessonRow, snapshot
-from memory.records import Analysis, Event, EvidenceLevel, Finding, Lesson
+from memory.models import (
+    AnalysisRow,
+    CampaignRow,
+    EventRow,
+    ExperimentRow,
+    FindingRow,
+    KnowledgeUseRow,
+    LessonEvidenceRow,
+    LessonRow,
+    snapshot,
+)
+from memory.records import Analysis, Event, Evidence, EvidenceLevel, Finding, KnowledgeUse, Lesson, Stance
 
 _LEVELS: tuple[str, ...] = get_args(EvidenceLevel)
 
@@ -39,11 +49,11 @@ def put_analysis(session: Transaction, now: datetime, experiment_id: str, body: 
 
 def lessons(session: Transaction, campaign_id: str, up_to_index: int | None) -> list[Lesson]:
     """Lessons by index of their experiment."""
-    query = select(LessonRow).join(ExperimentRow, LessonRow.experiment_id == ExperimentRow.id)
+    query = rows.selecting(Lesson, LessonRow).join(ExperimentRow, LessonRow.experiment_id == ExperimentRow.id)
     query = query.where(LessonRow.campaign_id == campaign_id)
     if up_to_index is not None:
         query = query.where(ExperimentRow.index <= up_to_index)
-    return [snapshot(Lesson, row) for row in session.scalars(query.order_by(ExperimentRow.index, LessonRow.id))]
+    return rows.snapshots(session, Lesson, query.order_by(ExperimentRow.index, LessonRow.id))
 
 
 def put_lesson(
@@ -91,6 +101,49 @@ def retire_lesson(session: Transaction, lesson_id: str, by_experiment: str) -> L
     row.retired_by = by_experiment
     session.flush()
     return snapshot(Lesson, row)
+
+
+def evidence(session: Transaction, campaign_id: str) -> list[Evidence]:
+    """What supports and contradicts the lessons of a campaign, in order of lesson and experiment."""
+    query = select(LessonEvidenceRow).join(LessonRow, LessonEvidenceRow.lesson_id == LessonRow.id)
+    query = query.where(LessonRow.campaign_id == campaign_id)
+    query = query.order_by(LessonEvidenceRow.lesson_id, LessonEvidenceRow.experiment_id)
+    return [snapshot(Evidence, row) for row in session.scalars(query)]
+
+
+def put_evidence(
+    session: Transaction, now: datetime, lesson_id: str, experiment_id: str, stance: Stance, note: str
+) -> Evidence:
+    """Store what an experiment says of a lesson, once."""
+    rows.get(session, LessonRow, "lesson", lesson_id)
+    rows.experiment(session, experiment_id)
+    if stance not in get_args(Stance):
+        raise ValueRefused(f"stance {stance!r}", f"it is not one of {get_args(Stance)}")
+    wanted = {"stance": stance, "note": note}
+    row = session.get(LessonEvidenceRow, (lesson_id, experiment_id))
+    if row is not None:
+        rows.must_agree("evidence", f"{lesson_id}/{experiment_id}", row, wanted)
+        return snapshot(Evidence, row)
+    row = LessonEvidenceRow(lesson_id=lesson_id, experiment_id=experiment_id, created_at=now, **wanted)
+    session.add(row)
+    session.flush()
+    return snapshot(Evidence, row)
+
+
+def knowledge_uses(session: Transaction, campaign_id: str) -> list[KnowledgeUse]:
+    """Which entries the researchers of a campaign were shown, by index and entry."""
+    query = select(KnowledgeUseRow).join(ExperimentRow, KnowledgeUseRow.experiment_id == ExperimentRow.id)
+    query = query.where(ExperimentRow.campaign_id == campaign_id).order_by(ExperimentRow.index, KnowledgeUseRow.entry)
+    return [snapshot(KnowledgeUse, row) for row in session.scalars(query)]
+
+
+def put_knowledge_uses(session: Transaction, now: datetime, experiment_id: str, entries: Sequence[str]) -> None:
+    """Store that an experiment was shown entries of the knowledge base."""
+    rows.experiment(session, experiment_id)
+    for entry in dict.fromkeys(entries):
+        if session.get(KnowledgeUseRow, (experiment_id, rows.word(entry, "knowledge entry"))) is None:
+            session.add(KnowledgeUseRow(experiment_id=experiment_id, entry=entry, created_at=now))
+    session.flush()
 
 
 def findings(session: Transaction, campaign_id: str) -> list[Finding]:
@@ -159,9 +212,9 @@ def put_event(
     payload: Mapping[str, Any],
 ) -> Event:
     """Append an event."""
-    rows.campaign(session, campaign_id)
+    rows.exists(session, CampaignRow, "campaign", campaign_id)
     if experiment_id is not None:
-        rows.experiment(session, experiment_id)
+        rows.exists(session, ExperimentRow, "experiment", experiment_id)
     row = EventRow(
         campaign_id=campaign_id,
         experiment_id=experiment_id,

@@ -9,7 +9,18 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any, TypeVar, get_args
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, Float, ForeignKey, Index, Integer, String, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from memory import records
@@ -76,6 +87,9 @@ class CampaignRow(Base):
     arms: Mapped[list[Any]]
     forked_from: Mapped[str | None] = mapped_column(ForeignKey("campaigns.id"))
     replay_of: Mapped[str | None] = mapped_column(ForeignKey("campaigns.id"))
+    forked_at: Mapped[str | None] = mapped_column(ForeignKey("experiments.id", use_alter=True))
+    origin: Mapped[dict[str, Any] | None]
+    read_only: Mapped[bool]
     created_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
 
@@ -106,13 +120,14 @@ class ExperimentRow(Base):
     __tablename__ = "experiments"
     __table_args__ = (
         UniqueConstraint("campaign_id", "index"),
-        Index("ix_experiments_campaign_id_status", "campaign_id", "status"),
+        Index("ix_experiments_standing", "campaign_id", "status", "score", "index"),
         one_of("kind", records.ExperimentKind),
         one_of("status", records.ExperimentStatus),
         CheckConstraint(
-            "status <> 'completed' OR (score IS NOT NULL AND program_sha256 IS NOT NULL)", name="completed_has_score"
+            "status <> 'duplicate' OR duplicate_of IS NOT NULL OR equivalent_of IS NOT NULL",
+            name="duplicate_has_original",
         ),
-        CheckConstraint("status <> 'duplicate' OR duplicate_of IS NOT NULL", name="duplicate_has_original"),
+        CheckConstraint("status <> 'completed' OR score IS NOT NULL", name="completed_has_score"),
         CheckConstraint("(status = 'open') = (finished_at IS NULL)", name="finished_has_time"),
     )
 
@@ -134,6 +149,7 @@ class ExperimentRow(Base):
     hypothesis: Mapped[dict[str, Any] | None]
     program_sha256: Mapped[str | None] = mapped_column(ForeignKey("programs.sha256"), index=True)
     duplicate_of: Mapped[str | None] = mapped_column(ForeignKey("experiments.id"))
+    equivalent_of: Mapped[str | None] = mapped_column(ForeignKey("experiments.id"))
     score: Mapped[float | None]
     environment: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
@@ -163,6 +179,18 @@ class IdentityRow(Base):
     level: Mapped[str] = mapped_column(String(16), primary_key=True)
     key: Mapped[str] = mapped_column(HASH, primary_key=True)
     experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id"), index=True)
+    created_at: Mapped[datetime]
+
+
+class ProgramKeyRow(Base):
+    __tablename__ = "program_keys"
+
+    program_sha256: Mapped[str] = mapped_column(ForeignKey("programs.sha256"), primary_key=True)
+    level: Mapped[str] = mapped_column(String(16), primary_key=True)
+    scope: Mapped[str] = mapped_column(WORD, primary_key=True)
+    key: Mapped[str | None] = mapped_column(HASH, index=True)
+    reason: Mapped[str] = mapped_column(AnyText)
+    cost_s: Mapped[float]
     created_at: Mapped[datetime]
 
 
@@ -259,6 +287,60 @@ class LessonRow(Base):
     body: Mapped[dict[str, Any]]
     retired_by: Mapped[str | None] = mapped_column(ForeignKey("experiments.id"))
     created_at: Mapped[datetime]
+
+
+class LessonEvidenceRow(Base):
+    __tablename__ = "lesson_evidence"
+    __table_args__ = (one_of("stance", records.Stance),)
+
+    lesson_id: Mapped[str] = mapped_column(ForeignKey("lessons.id"), primary_key=True)
+    experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id"), primary_key=True, index=True)
+    stance: Mapped[str]
+    note: Mapped[str] = mapped_column(AnyText)
+    created_at: Mapped[datetime]
+
+
+class KnowledgeUseRow(Base):
+    __tablename__ = "knowledge_uses"
+
+    experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id"), primary_key=True)
+    entry: Mapped[str] = mapped_column(WORD, primary_key=True, index=True)
+    created_at: Mapped[datetime]
+
+
+class VectorRow(Base):
+    __tablename__ = "vectors"
+
+    kind: Mapped[str] = mapped_column(WORD, primary_key=True)
+    key: Mapped[str] = mapped_column(ID, primary_key=True)
+    encoder: Mapped[str] = mapped_column(WORD, primary_key=True)
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime]
+
+
+class ChargeRow(Base):
+    __tablename__ = "ledger"
+    __table_args__ = (Index("ix_ledger_campaign_id_kind", "campaign_id", "kind"), one_of("kind", records.ChargeKind))
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    campaign_id: Mapped[str] = mapped_column(ForeignKey("campaigns.id"))
+    experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id"))
+    kind: Mapped[str]
+    amount: Mapped[float]
+    source: Mapped[str] = mapped_column(AnyText)
+    created_at: Mapped[datetime]
+
+
+class LedgerTotalRow(Base):
+    """What the ledger adds up to; a trigger on it keeps this, in the same transaction, so the two cannot differ."""
+
+    __tablename__ = "ledger_totals"
+    __table_args__ = {"info": {"derived": True}}  # noqa: RUF012 - SQLAlchemy reads a plain class attribute
+
+    campaign_id: Mapped[str] = mapped_column(ForeignKey("campaigns.id"), primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    amount: Mapped[float]
+    entries: Mapped[int] = mapped_column(BigInteger)
 
 
 class FindingRow(Base):

@@ -1,26 +1,29 @@
 """Programs, the attempts that wrote them, what the gates said, and who holds which identity."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, get_args
 
-from sqlalchemy import select
+from sqlalchemy import Select, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session as Transaction
 
 from memory import rows
-from memory.columns import plain
+from memory.columns import finite, plain
 from memory.errors import Conflict, NotFound, ProgramUnstorable, ValueRefused
 from memory.identity import l0, literal_hash
-from memory.models import AttemptRow, IdentityRow, ProgramRow, VerdictRow, snapshot
+from memory.models import AttemptRow, ExperimentRow, IdentityRow, ProgramKeyRow, ProgramRow, VerdictRow, snapshot
 from memory.records import (
     Attempt,
     AttemptOrigin,
     AttemptOutcome,
     GateVerdict,
     Identity,
+    LevelCount,
     Program,
+    ProgramKey,
     Reservation,
 )
 
@@ -52,6 +55,46 @@ def put(session: Transaction, now: datetime, source: str) -> str:
 def find(session: Transaction, key: str) -> Program:
     """One program."""
     return snapshot(Program, rows.get(session, ProgramRow, "program", key))
+
+
+def keys(session: Transaction, program_sha256: str) -> list[ProgramKey]:
+    """What a program is known to be at each level, by level and scope."""
+    query = select(ProgramKeyRow).where(ProgramKeyRow.program_sha256 == program_sha256)
+    query = query.order_by(ProgramKeyRow.level, ProgramKeyRow.scope)
+    return [snapshot(ProgramKey, row) for row in session.scalars(query)]
+
+
+def put_key(session: Transaction, now: datetime, program_sha256: str, given: Mapping[str, Any]) -> ProgramKey:
+    """Store what a program is at a level, once; what finding out cost is not compared when it is repeated."""
+    rows.get(session, ProgramRow, "program", program_sha256)
+    level, scope = rows.word(given["level"], "level"), given["scope"]
+    if given["key"] is None and not given["reason"]:
+        raise ValueRefused(f"{level} of program {program_sha256}", "where there is no key there is a reason")
+    row = session.get(ProgramKeyRow, (program_sha256, level, scope))
+    if row is not None:
+        rows.must_agree("key of program", f"{program_sha256}/{level}", row, {"key": given["key"]})
+        return snapshot(ProgramKey, row)
+    cost_s = finite(given["cost_s"], f"cost of {level} of program {program_sha256}")
+    row = ProgramKeyRow(program_sha256=program_sha256, created_at=now, **{**given, "cost_s": cost_s})
+    session.add(row)
+    session.flush()
+    return snapshot(ProgramKey, row)
+
+
+def recognised(session: Transaction, campaign_id: str) -> list[LevelCount]:
+    """What each level of the identity ladder cost and caught in a campaign."""
+    of_campaign = select(AttemptRow.program_sha256).join(ExperimentRow, AttemptRow.experiment_id == ExperimentRow.id)
+    of_campaign = of_campaign.where(ExperimentRow.campaign_id == campaign_id, AttemptRow.program_sha256.is_not(None))
+    query = select(ProgramKeyRow.level, func.count(), func.count(ProgramKeyRow.key), func.sum(ProgramKeyRow.cost_s))
+    query = query.where(ProgramKeyRow.program_sha256.in_(of_campaign)).group_by(ProgramKeyRow.level)
+    asked = {str(level): (int(n), int(keyed), float(cost)) for level, n, keyed, cost in session.execute(query)}
+    repeats = select(AttemptRow.detail).join(ExperimentRow, AttemptRow.experiment_id == ExperimentRow.id)
+    repeats = repeats.where(ExperimentRow.campaign_id == campaign_id, AttemptRow.outcome == "duplicate")
+    caught = Counter(str(detail.get("level", "L0")) for detail in session.scalars(repeats))
+    return [
+        LevelCount(level, *asked.get(level, (0, 0, 0.0)), caught[level])
+        for level in sorted(asked.keys() | caught.keys())
+    ]
 
 
 def attempts(session: Transaction, experiment_id: str) -> list[Attempt]:
@@ -123,12 +166,14 @@ def close_attempt(
 
 def verdicts(session: Transaction, experiment_id: str, attempt: int | None) -> list[GateVerdict]:
     """Verdicts in the order of the ladder."""
+    return [snapshot(GateVerdict, row) for row in session.scalars(_verdicts_of(experiment_id, attempt))]
+
+
+def _verdicts_of(experiment_id: str, attempt: int | None) -> Select[Any]:
     query = select(VerdictRow).where(VerdictRow.experiment_id == experiment_id)
     if attempt is not None:
         query = query.where(VerdictRow.attempt == attempt)
-    return [
-        snapshot(GateVerdict, row) for row in session.scalars(query.order_by(VerdictRow.attempt, VerdictRow.position))
-    ]
+    return query.order_by(VerdictRow.attempt, VerdictRow.position)
 
 
 def put_verdicts(
@@ -140,16 +185,20 @@ def put_verdicts(
 ) -> list[GateVerdict]:
     """Store verdicts at their positions."""
     rows.get(session, AttemptRow, "attempt", (experiment_id, attempt))
-    for position, verdict in enumerate(given, start=first_position):
-        wanted = _verdict(verdict)
-        row = session.get(VerdictRow, (experiment_id, attempt, position))
-        if row is not None:
-            rows.must_agree("verdict", f"{experiment_id}/{attempt}/{position}", row, wanted)
-            continue
+    there = {row.position: row for row in session.scalars(_verdicts_of(experiment_id, attempt))}
+    wanted = {position: _verdict(verdict) for position, verdict in enumerate(given, start=first_position)}
+    for position in sorted(wanted.keys() & there.keys()):
+        rows.must_agree("verdict", f"{experiment_id}/{attempt}/{position}", there[position], wanted[position])
+    missing = sorted(wanted.keys() - there.keys())
+    if missing:
         rows.open_experiment(session, experiment_id, "another verdict")
-        session.add(VerdictRow(experiment_id=experiment_id, attempt=attempt, position=position, **wanted))
+    for position in missing:
+        there[position] = VerdictRow(
+            experiment_id=experiment_id, attempt=attempt, position=position, **wanted[position]
+        )
+        session.add(there[position])
     session.flush()
-    return verdicts(session, experiment_id, attempt)
+    return [snapshot(GateVerdict, there[position]) for position in sorted(there)]
 
 
 def _verdict(given: Mapping[str, Any]) -> dict[str, Any]:

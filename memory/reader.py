@@ -3,24 +3,33 @@
 The dashboard, `status` and reports need only this class; `memory.store.Store` adds the writes.
 """
 
-from memory import accounting, campaigns, exchanges, experiments, knowledge, programs, trials
+from collections.abc import Sequence
+
+from memory import accounting, campaigns, embeddings, exchanges, experiments, knowledge, ledger, programs, trials
 from memory.database import Database
+from memory.experiments import Outline
 from memory.records import (
     Analysis,
     Attempt,
     Campaign,
+    Charge,
     Counts,
     Event,
+    Evidence,
     Exchange,
     Experiment,
     Finding,
     GateVerdict,
     Identity,
+    KnowledgeUse,
     Lesson,
+    LevelCount,
     Program,
+    ProgramKey,
     Session,
     Spent,
     Trial,
+    Vector,
 )
 
 
@@ -78,11 +87,39 @@ class StoreReader:
             return experiments.find(session, experiment_id)
 
     def experiments(
-        self, campaign_id: str, *, status: str | None = None, arm: str | None = None, up_to_index: int | None = None
+        self,
+        campaign_id: str,
+        *,
+        status: str | None = None,
+        arm: str | None = None,
+        after_index: int = -1,
+        up_to_index: int | None = None,
     ) -> list[Experiment]:
-        """Experiments of a campaign by index; `up_to_index` is inclusive."""
+        """Experiments of a campaign by index, later than `after_index` and up to `up_to_index` (inclusive)."""
         with self._database.read() as session:
-            return experiments.listed(session, campaign_id, status=status, arm=arm, up_to_index=up_to_index)
+            return experiments.listed(
+                session, campaign_id, status=status, arm=arm, after_index=after_index, up_to_index=up_to_index
+            )
+
+    def outline(self, campaign_id: str, *, after_index: int = -1, up_to_index: int | None = None) -> list[Outline]:
+        """Experiments of a campaign in short, by index: after `after_index`, up to `up_to_index` (inclusive)."""
+        with self._database.read() as session:
+            return experiments.outline(session, campaign_id, after_index=after_index, up_to_index=up_to_index)
+
+    def best(self, campaign_id: str) -> Outline | None:
+        """The completed experiment of the highest score, of equal ones the earliest, if any completed."""
+        with self._database.read() as session:
+            return experiments.best(session, campaign_id)
+
+    def experiment_at(self, campaign_id: str, index: int) -> Experiment | None:
+        """The experiment of this index, if it was opened."""
+        with self._database.read() as session:
+            return experiments.at(session, campaign_id, index)
+
+    def by_status(self, campaign_id: str, *, arm: str | None = None) -> dict[str, int]:
+        """How many experiments have each of the five statuses: what `counts` says of them, from an index alone."""
+        with self._database.read() as session:
+            return accounting.by_status(session, campaign_id, arm)
 
     def program(self, sha256: str) -> Program:
         """One program.
@@ -145,6 +182,41 @@ class StoreReader:
         """Lessons by index of their experiment; `up_to_index` is inclusive. Retired ones are included."""
         with self._database.read() as session:
             return knowledge.lessons(session, campaign_id, up_to_index)
+
+    def evidence(self, campaign_id: str) -> list[Evidence]:
+        """What supports and contradicts the lessons of a campaign."""
+        with self._database.read() as session:
+            return knowledge.evidence(session, campaign_id)
+
+    def knowledge_uses(self, campaign_id: str) -> list[KnowledgeUse]:
+        """Which entries of the knowledge base the experiments of a campaign were shown."""
+        with self._database.read() as session:
+            return knowledge.knowledge_uses(session, campaign_id)
+
+    def vectors(self, kind: str, encoder: str, keys: Sequence[str] | None = None) -> list[Vector]:
+        """Embeddings of a kind by one encoder, all of them or those of `keys`, in the order of their keys."""
+        with self._database.read() as session:
+            return embeddings.listed(session, kind, encoder, keys=keys)
+
+    def program_keys(self, program_sha256: str) -> list[ProgramKey]:
+        """What a program is known to be at each level of the identity ladder."""
+        with self._database.read() as session:
+            return programs.keys(session, program_sha256)
+
+    def recognised(self, campaign_id: str) -> list[LevelCount]:
+        """What each level of the identity ladder cost and caught in a campaign."""
+        with self._database.read() as session:
+            return programs.recognised(session, campaign_id)
+
+    def charged(self, campaign_id: str, *, arm: str | None = None) -> dict[str, float]:
+        """Sums of the ledger by kind; what was never charged is missing."""
+        with self._database.read() as session:
+            return ledger.total(session, campaign_id, arm)
+
+    def charges(self, campaign_id: str, *, after: int = 0, limit: int | None = None) -> list[Charge]:
+        """The ledger of a campaign; `after` is the id of the last entry already seen."""
+        with self._database.read() as session:
+            return ledger.listed(session, campaign_id, after=after, limit=limit)
 
     def findings(self, campaign_id: str) -> list[Finding]:
         """The findings of a campaign."""

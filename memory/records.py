@@ -20,6 +20,8 @@ AttemptOutcome = Literal["accepted", "gate_failed", "duplicate", "malformed"]
 DataKind = Literal["selection", "claim"]
 TrialState = Literal["open", "completed", "failed"]
 FinalTrialState = Literal["completed", "failed"]
+Stance = Literal["supports", "contradicts"]
+ChargeKind = Literal["calls", "prompt_tokens", "completion_tokens", "usd", "device_s"]
 EvidenceLevel = Literal["observed", "ablated", "replicated"]
 
 TERMINAL_STATUSES: frozenset[str] = frozenset({"completed", "rejected", "duplicate", "failed"})
@@ -27,7 +29,11 @@ TERMINAL_STATUSES: frozenset[str] = frozenset({"completed", "rejected", "duplica
 
 @dataclass(frozen=True)
 class Campaign:
-    """A configured, budgeted, resumable search. `finished` is final; `stopped` and `failed` can run again."""
+    """A configured, budgeted, resumable search. `finished` is final; `stopped` and `failed` can run again.
+
+    `forked_from` and `forked_at` are the campaign and the experiment that a fork continues; `origin` says where an
+    imported campaign came from, which is `read_only`: the database takes no further experiments for it.
+    """
 
     id: str
     name: str
@@ -41,7 +47,10 @@ class Campaign:
     stopped_because: str | None
     arms: list[str]
     forked_from: str | None
+    forked_at: str | None
     replay_of: str | None
+    origin: Json | None
+    read_only: bool
     created_at: datetime
     finished_at: datetime | None
 
@@ -65,7 +74,10 @@ class Session:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One attempt at one architecture: a node of the lineage. Immutable once `status` is not "open"."""
+    """One attempt at one architecture: a node of the lineage. Immutable once `status` is not "open".
+
+    `duplicate_of` is the experiment that had the same text or syntax, `equivalent_of` the one that computes the same.
+    """
 
     id: str
     campaign_id: str
@@ -86,6 +98,7 @@ class Experiment:
     program_sha256: str | None
     attempts: int
     duplicate_of: str | None
+    equivalent_of: str | None
     score: float | None
     environment: Json
     created_at: datetime
@@ -133,6 +146,83 @@ class Identity:
     level: str
     key: str
     experiment_id: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class ProgramKey:
+    """What a program is at a level of the identity ladder, under a scope (a track, or "" where none matters).
+
+    `key` is None where the level does not apply to it, with the reason. `cost_s`: seconds that finding out took.
+    """
+
+    program_sha256: str
+    level: str
+    scope: str
+    key: str | None
+    reason: str
+    cost_s: float
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class LevelCount:
+    """What a level of the identity ladder did in a campaign.
+
+    Attributes:
+        programs: whose identity was asked for; `keyed` of them have one, for the others the level does not apply.
+        cost_s: seconds that finding out took, for a program that earlier campaigns knew: then, not again.
+        caught: attempts that it recognised as repeats.
+    """
+
+    level: str
+    programs: int
+    keyed: int
+    cost_s: float
+    caught: int
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """That an experiment supports or contradicts a lesson."""
+
+    lesson_id: str
+    experiment_id: str
+    stance: Stance
+    note: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class KnowledgeUse:
+    """That the researcher of an experiment was shown an entry of the knowledge base."""
+
+    experiment_id: str
+    entry: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Vector:
+    """An embedding: `data` is what `encoder` made of the text known by `kind` and `key`."""
+
+    kind: str
+    key: str
+    encoder: str
+    data: bytes
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Charge:
+    """One entry of the ledger: what was spent, when, and on which exchange or trial (`source`). Append-only."""
+
+    id: int
+    campaign_id: str
+    experiment_id: str
+    kind: ChargeKind
+    amount: float
+    source: str
     created_at: datetime
 
 

@@ -1,14 +1,17 @@
 """Getting a row or saying that there is none; comparing a repeated call with what is stored."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, TypeVar
 
+from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.orm import Session
 
 from memory.errors import Conflict, NotFound, ValueRefused
 from memory.models import Base, CampaignRow, ExperimentRow
 
 RowT = TypeVar("RowT", bound=Base)
+RecordT = TypeVar("RecordT")
 _MAX_WORD = 120
 
 
@@ -24,6 +27,18 @@ def get(session: Session, kind: type[RowT], noun: str, key: Any) -> RowT:
     return row
 
 
+def selecting(kind: type[Any], table: type[Base], **computed: ColumnElement[Any]) -> Select[tuple[Any, ...]]:
+    """The columns of a record, in the order of its fields: each from the table, or from `computed`."""
+    columns: Any = table.__table__.c
+    return select(*(computed[field.name] if field.name in computed else columns[field.name] for field in fields(kind)))
+
+
+def snapshots(session: Session, kind: type[RecordT], query: Select[tuple[Any, ...]]) -> list[RecordT]:
+    """The records of a `selecting` query. No row becomes an object of the mapper, which takes as long as all the rest:
+    for lists of thousands."""
+    return [kind(*row) for row in session.connection().execute(query)]
+
+
 def campaign(session: Session, campaign_id: str) -> CampaignRow:
     """The campaign's row; raises `NotFound`."""
     return get(session, CampaignRow, "campaign", campaign_id)
@@ -32,6 +47,18 @@ def campaign(session: Session, campaign_id: str) -> CampaignRow:
 def experiment(session: Session, experiment_id: str) -> ExperimentRow:
     """The experiment's row; raises `NotFound`."""
     return get(session, ExperimentRow, "experiment", experiment_id)
+
+
+def exists(session: Session, kind: type[Base], noun: str, key: str) -> None:
+    """Check that there is a row with this primary key, without reading it.
+
+    Raises:
+        NotFound: there is none.
+    """
+    table: Any = kind.__table__
+    (column,) = table.primary_key.columns
+    if session.connection().execute(select(column).where(column == key)).first() is None:
+        raise NotFound(noun, key)
 
 
 def open_experiment(session: Session, experiment_id: str, doing: str) -> ExperimentRow:

@@ -3,12 +3,13 @@
 Notable: opening an up-to-date store compares one string and does not import alembic (0.1 s); alembic is imported when
 there is something to do. Creating and upgrading hold the write lock, so that processes which open a new store at the
 same moment do it once.
-Not covered: going back to an older revision. Restore a backup instead.
+Not covered: going back to an older revision by itself; `downgrade` is there for who asks for it.
 """
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
@@ -16,7 +17,7 @@ from sqlalchemy import Connection, inspect, text
 from memory.database import Database
 from memory.errors import SchemaOutdated, SchemaTooNew, StoreCorrupt, StoreMissing, StoreUnavailable
 
-HEAD_REVISION = "0001"  # a test compares it with alembic's head
+HEAD_REVISION = "0002"  # a test compares it with alembic's head
 SCRIPTS = Path(__file__).parent / "migrations"
 
 _REVISION = re.compile(r"\d{4}")
@@ -58,24 +59,69 @@ def current_revision(database: Database) -> str | None:
             return None
         if not tables >= _OUR_TABLES:
             raise _foreign(database, f"it holds other tables ({', '.join(sorted(tables)[:3])})")
-        revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalars().first()
-    if revision is None or not _REVISION.fullmatch(revision):
-        raise _foreign(database, f"its schema revision is {revision!r}")
-    return str(revision)
+        revisions = list(connection.execute(text("SELECT version_num FROM alembic_version")).scalars())
+    if len(revisions) != 1 or not _REVISION.fullmatch(str(revisions[0])):
+        raise _foreign(database, f"its schema revision is {' and '.join(map(repr, revisions)) or 'not there'}")
+    return str(revisions[0])
 
 
 def migrate(database: Database, target: str = "head") -> None:
     """Run the packaged migrations up to `target`, in one transaction, under the write lock."""
+    _run(database, "upgrade", target)
+
+
+def downgrade(database: Database, target: str) -> None:
+    """Run them back to `target`: for tests, and for who has to hand a store to an older Move37.
+
+    Raises:
+        ValueError: the older revision has no place for something that is stored; nothing was changed.
+    """
+    _run(database, "downgrade", target)
+
+
+def _run(database: Database, direction: str, target: str) -> None:
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
-    with database.connection(write=True) as connection:
+    with _rebuilding(database) if database.is_sqlite else database.connection(write=True) as connection:
         if not database.is_sqlite:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
         config.attributes["connection"] = connection
-        command.upgrade(config, target)
+        getattr(command, direction)(config, target)
+
+
+@contextmanager
+def _rebuilding(database: Database) -> Iterator[Connection]:
+    """A transaction in which a SQLite table may be made anew: foreign keys are checked at its end, as a whole.
+
+    https://www.sqlite.org/lang_altertable.html#otheralter
+    """
+    outside = database.engine.execution_options(move37_begin="")
+    with database.translated(), outside.connect() as connection:
+        connection.exec_driver_sql("PRAGMA foreign_keys=OFF")  # does nothing within a transaction
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                _check_references(connection, database)
+            except BaseException:
+                connection.exec_driver_sql("ROLLBACK")
+                raise
+            connection.exec_driver_sql("COMMIT")
+        finally:
+            connection.exec_driver_sql("PRAGMA foreign_keys=ON")
+
+
+def _check_references(connection: Connection, database: Database) -> None:
+    dangling = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+    if dangling is not None:
+        raise StoreCorrupt(
+            database.shown_url,
+            f"row {dangling[1]} of {dangling[0]} refers to a row of {dangling[2]} that is not there",
+            "Restore it from a backup, or name another file",
+        )
 
 
 def _create(database: Database) -> None:

@@ -10,7 +10,18 @@ from typing import Any
 
 from memory import campaigns, knowledge, schema
 from memory.database import Database
-from memory.records import Analysis, Campaign, CampaignState, Event, EvidenceLevel, Finding, Lesson, Session
+from memory.records import (
+    Analysis,
+    Campaign,
+    CampaignState,
+    Event,
+    Evidence,
+    EvidenceLevel,
+    Finding,
+    Lesson,
+    Session,
+    Stance,
+)
 from memory.writer import Clock, ExperimentWriter
 
 
@@ -71,7 +82,7 @@ class Store(ExperimentWriter):
           `open_trial` (counts a try), `charge_trial` and `put_event`. Repeating it with others raises `Conflict`.
         - One identity key of a campaign belongs to one experiment for ever, whoever asks at the same time.
         - A parent is finished before it is chosen, so lineages have no cycles.
-        - Any thread and any process may call any method; writers take turns.
+        - Any thread and any process may call any method; writers of the same rows take turns.
 
     Every method raises `StoreBusy`, `StoreFull`, `StoreCorrupt` or `StoreUnavailable` when the database fails, and
     `ValueRefused` for values that would not come back as they went in (NaN, Infinity, keys that are not text).
@@ -89,13 +100,16 @@ class Store(ExperimentWriter):
         arms: Sequence[str],
         announcements: Sequence[str] = (),
         forked_from: str | None = None,
+        forked_at: str | None = None,
         replay_of: str | None = None,
     ) -> Campaign:
         """Store a new campaign, state "running", under a random id. Not idempotent: a name is used once.
 
+        A fork names the campaign (`forked_from`) and the experiment (`forked_at`) that it continues.
+
         Raises:
-            Conflict: the name is taken.
-            NotFound: `forked_from` or `replay_of` is no campaign.
+            Conflict: the name is taken, or `forked_at` is no finished experiment of `forked_from`.
+            NotFound: `forked_from` or `replay_of` is no campaign, `forked_at` no experiment.
             ValueRefused: the name is not 1-80 of [A-Za-z0-9._-] beginning with a letter or digit, or looks like an id.
         """
         frozen = {
@@ -107,6 +121,7 @@ class Store(ExperimentWriter):
             "arms": arms,
             "announcements": announcements,
             "forked_from": forked_from,
+            "forked_at": forked_at,
             "replay_of": replay_of,
         }
         with self._database.write() as session:
@@ -121,7 +136,7 @@ class Store(ExperimentWriter):
             NotFound: no such campaign.
             Conflict: it is "finished", which is final, and this would change it.
         """
-        with self._database.write() as session:
+        with self._database.write(campaign_id) as session:
             return campaigns.set_state(
                 session, self._clock(), campaign_id, state, because=because, announcement=announcement
             )
@@ -132,7 +147,7 @@ class Store(ExperimentWriter):
         Raises:
             NotFound: no such campaign.
         """
-        with self._database.write() as session:
+        with self._database.write(campaign_id) as session:
             return campaigns.begin_session(session, self._clock(), campaign_id, owner)
 
     def heartbeat(self, session_id: str) -> Session:
@@ -142,7 +157,7 @@ class Store(ExperimentWriter):
             NotFound: no such session.
             Conflict: the session has ended.
         """
-        with self._database.write() as session:
+        with self._database.write(session_id) as session:
             return campaigns.touch_session(session, self._clock(), session_id, end=False)
 
     def end_session(self, session_id: str) -> Session:
@@ -151,7 +166,7 @@ class Store(ExperimentWriter):
         Raises:
             NotFound: no such session.
         """
-        with self._database.write() as session:
+        with self._database.write(session_id) as session:
             return campaigns.touch_session(session, self._clock(), session_id, end=True)
 
     def put_analysis(self, experiment_id: str, body: Mapping[str, Any]) -> Analysis:
@@ -161,7 +176,7 @@ class Store(ExperimentWriter):
             NotFound: no such experiment.
             Conflict: it has another analysis.
         """
-        with self._database.write() as session:
+        with self._database.write(experiment_id) as session:
             return knowledge.put_analysis(session, self._clock(), experiment_id, body)
 
     def put_lesson(
@@ -190,6 +205,16 @@ class Store(ExperimentWriter):
         """
         with self._database.write() as session:
             return knowledge.retire_lesson(session, lesson_id, by_experiment)
+
+    def put_evidence(self, lesson_id: str, experiment_id: str, stance: Stance, note: str = "") -> Evidence:
+        """Store that an experiment supports or contradicts a lesson. It says so once.
+
+        Raises:
+            NotFound: no such lesson or experiment.
+            Conflict: it said otherwise before.
+        """
+        with self._database.write() as session:
+            return knowledge.put_evidence(session, self._clock(), lesson_id, experiment_id, stance, note)
 
     def put_finding(
         self, experiment_id: str, baseline_id: str, *, statistics: Mapping[str, Any], claim_objective_hash: str
@@ -223,5 +248,5 @@ class Store(ExperimentWriter):
         Raises:
             NotFound: no such campaign or experiment.
         """
-        with self._database.write() as session:
+        with self._database.write(campaign_id) as session:
             return knowledge.put_event(session, self._clock(), campaign_id, experiment_id, kind, payload=payload or {})

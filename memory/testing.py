@@ -350,6 +350,109 @@ class StoreConformance:
         alone = store.spent(campaign.id, arm="random")
         assert (alone.tokens, alone.cost_usd, alone.device_s) == (120, None, 3.0)
 
+    def test_the_ledger_has_an_entry_for_every_charge_and_sums_to_what_was_spent(self, store: Store) -> None:
+        campaign = new_campaign(store)
+        agents, random = new_experiment(store, campaign, 0), new_experiment(store, campaign, 1, arm="random")
+        first = exchange(store, agents)
+        assert exchange(store, agents) == first  # a repeated call is charged once
+        exchange(store, random, cost_usd=None)
+        run = trial(store, random)
+        store.charge_trial(run.id, 3.0)
+        store.finish_trial(run.id, state="failed", reason="timeout", device_s=1.5)
+        spent, charged = store.spent(campaign.id), store.charged(campaign.id)
+        assert charged == {"calls": 2, "prompt_tokens": 200, "completion_tokens": 40, "usd": 0.25, "device_s": 4.5}
+        assert (spent.prompt_tokens, spent.completion_tokens) == (200, 40)
+        assert (spent.cost_usd, spent.device_s) == (0.25, 4.5)
+        assert store.charged(campaign.id, arm="random") == {
+            "calls": 1,
+            "prompt_tokens": 100,
+            "completion_tokens": 20,
+            "device_s": 4.5,
+        }
+        entries = store.charges(campaign.id)
+        assert [(one.source, one.amount) for one in entries if one.kind == "device_s"] == [(run.id, 3.0), (run.id, 1.5)]
+        assert store.charges(campaign.id, after=entries[1].id, limit=2) == entries[2:4]
+
+    def test_keys_of_a_program_are_stored_once_for_every_campaign(self, store: Store) -> None:
+        program = store.put_program(PROGRAM)
+        first = store.put_program_key(program, "l1", "", key="s1-a", cost_s=0.01)
+        assert store.put_program_key(program, "l1", "", key="s1-a", cost_s=0.02) == first
+        none = store.put_program_key(program, "l2", "sequence", key=None, reason="its shapes depend on data")
+        assert store.program_keys(program) == [first, none]
+        with pytest.raises(Conflict, match="key"):
+            store.put_program_key(program, "l1", "", key="s1-b")
+        with pytest.raises(ValueRefused, match="reason"):
+            store.put_program_key(program, "l3", "sequence", key=None)
+        with pytest.raises(NotFound):
+            store.put_program_key("0" * 64, "l1", "", key="s1-a")
+
+    def test_what_each_level_of_identity_cost_and_caught_is_counted(self, store: Store) -> None:
+        campaign = new_campaign(store)
+        first, second, other = (
+            completed(store, campaign, 0),
+            new_experiment(store, campaign, 1),
+            new_campaign(store, "other"),
+        )
+        program = store.put_program("x = 1")
+        store.put_attempt(second.id, 1, origin="proposal", program_sha256=program)
+        store.put_program_key(program, "L0", "", key="t1-a", cost_s=0.25)
+        store.put_program_key(program, "L1", "", key=None, reason="does not compile", cost_s=0.5)
+        store.put_program_key(store.put_program("x = 2"), "L0", "", key="t1-b", cost_s=9.0)  # nobody's attempt
+        store.close_attempt(second.id, 1, "duplicate", {"duplicate_of": first.id, "level": "L0"})
+        found = [(one.level, one.programs, one.keyed, one.cost_s, one.caught) for one in store.recognised(campaign.id)]
+        assert found == [("L0", 1, 1, 0.25, 1), ("L1", 1, 0, 0.5, 0)]
+        assert store.recognised(other.id) == []
+
+    def test_an_equivalent_is_a_duplicate_with_an_original_of_another_text(self, store: Store) -> None:
+        campaign = new_campaign(store)
+        first, second = completed(store, campaign, 0), new_experiment(store, campaign, 1)
+        with pytest.raises(Conflict, match="repeats"):
+            store.finish_experiment(second.id, status="duplicate", equivalent_of=second.id)
+        done = store.finish_experiment(second.id, status="duplicate", equivalent_of=first.id)
+        assert (done.duplicate_of, done.equivalent_of) == (None, first.id)
+
+    def test_a_fork_names_the_node_that_it_continues(self, store: Store) -> None:
+        campaign = new_campaign(store)
+        node, unfinished = completed(store, campaign, 0), new_experiment(store, campaign, 1)
+        fork = new_campaign(store, "fork", forked_from=campaign.id, forked_at=node.id)
+        assert (fork.forked_from, fork.forked_at, fork.read_only, fork.origin) == (campaign.id, node.id, False, None)
+        for origin, at in ((fork.id, node.id), (None, node.id), (campaign.id, unfinished.id)):
+            with pytest.raises(Conflict):
+                new_campaign(store, "other", forked_from=origin, forked_at=at)
+        with pytest.raises(NotFound):
+            new_campaign(store, "other", forked_from=campaign.id, forked_at="demo-0099")
+
+    def test_evidence_of_lessons_and_uses_of_knowledge(self, store: Store) -> None:
+        campaign = new_campaign(store)
+        first, second = completed(store, campaign, 0), completed(store, campaign, 1)
+        lesson = store.put_lesson(first.id, "gates help")
+        against = store.put_evidence(lesson.id, second.id, "contradicts", "it fell by 0.1")
+        assert store.put_evidence(lesson.id, second.id, "contradicts", "it fell by 0.1") == against
+        assert store.evidence(campaign.id) == [against]
+        with pytest.raises(Conflict, match="stance"):
+            store.put_evidence(lesson.id, second.id, "supports", "it fell by 0.1")
+        with pytest.raises(ValueRefused, match="stance"):
+            store.put_evidence(lesson.id, first.id, "doubts")  # type: ignore[arg-type]
+        store.put_knowledge_uses(second.id, ["gating", "delta-rule", "gating"])
+        store.put_knowledge_uses(second.id, ["gating"])
+        store.put_knowledge_uses(first.id, ["gating"])
+        uses = [(use.experiment_id, use.entry) for use in store.knowledge_uses(campaign.id)]
+        assert uses == [(first.id, "gating"), (second.id, "delta-rule"), (second.id, "gating")]
+
+    def test_vectors_are_kept_by_encoder(self, store: Store) -> None:
+        store.put_vectors("program", "hash-1", {"b": b"\x00\xff", "a": b"1"})
+        store.put_vectors("program", "hash-1", {"a": b"1", "c": b"3"})
+        store.put_vectors("program", "hash-2", {"a": b"2"})
+        assert [(one.key, one.data) for one in store.vectors("program", "hash-1")] == [
+            ("a", b"1"),
+            ("b", b"\x00\xff"),
+            ("c", b"3"),
+        ]
+        assert [one.data for one in store.vectors("program", "hash-2", ["a", "z"])] == [b"2"]
+        with pytest.raises(Conflict, match="another"):
+            store.put_vectors("program", "hash-1", {"d": b"4", "a": b"9"})
+        assert len(store.vectors("program", "hash-1")) == 3
+
     def test_counts(self, store: Store) -> None:
         campaign = new_campaign(store)
         completed(store, campaign, 0)

@@ -7,7 +7,7 @@ from typing import Any, get_args
 from sqlalchemy import select
 from sqlalchemy.orm import Session as Transaction
 
-from memory import rows
+from memory import ledger, rows
 from memory.columns import finite, maybe_finite, plain
 from memory.errors import Conflict, ValueRefused
 from memory.models import ExperimentRow, TrialRow, snapshot
@@ -37,7 +37,7 @@ def open_(
     environment: Mapping[str, Any],
 ) -> Trial:
     """A new trial, an open one tried again, or a finished one."""
-    rows.experiment(session, experiment_id)
+    rows.exists(session, ExperimentRow, "experiment", experiment_id)
     task, tier, seed, data = place
     if data not in get_args(DataKind):
         raise ValueRefused(f"trial data {data!r}", f"it is not one of {get_args(DataKind)}")
@@ -75,14 +75,20 @@ def open_(
     return snapshot(Trial, row)
 
 
-def charge(session: Transaction, trial_id: str, device_s: float) -> Trial:
+def charge(session: Transaction, now: datetime, trial_id: str, device_s: float) -> Trial:
     """Add lost device time."""
     row = rows.get(session, TrialRow, "trial", trial_id)
     if row.state != "open":
         raise Conflict("trial", trial_id, f"it is {row.state}, which is final")
-    row.device_s += _seconds(device_s, trial_id)
+    _add(session, now, row, device_s)
     session.flush()
     return snapshot(Trial, row)
+
+
+def _add(session: Transaction, now: datetime, row: TrialRow, device_s: float) -> None:
+    seconds = _seconds(device_s, row.id)
+    row.device_s += seconds
+    ledger.charge(session, now, rows.experiment(session, row.experiment_id), row.id, {"device_s": seconds})
 
 
 def finish(
@@ -109,9 +115,9 @@ def finish(
         rows.must_agree("trial", trial_id, row, wanted)
         return snapshot(Trial, row)
     rows.word(wanted["reason"], "reason")
+    _add(session, now, row, device_s)
     for column, value in wanted.items():
         setattr(row, column, value)
-    row.device_s += _seconds(device_s, trial_id)
     row.finished_at = now
     session.flush()
     return snapshot(Trial, row)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from memory import exchanges, experiments, programs, trials
+from memory import embeddings, exchanges, experiments, knowledge, programs, trials
 from memory.database import Database
 from memory.reader import StoreReader
 from memory.records import (
@@ -18,11 +18,16 @@ from memory.records import (
     FinalStatus,
     FinalTrialState,
     GateVerdict,
+    ProgramKey,
     Reservation,
     Trial,
 )
 
 Clock = Callable[[], datetime]
+
+
+def _experiment_of(trial_id: str) -> str:
+    return trial_id.partition("/")[0]
 
 
 class ExperimentWriter(StoreReader):
@@ -52,7 +57,7 @@ class ExperimentWriter(StoreReader):
             ValueRefused: `index` is negative.
         """
         fixed = {"arm": arm, "kind": kind, "track": track, "tier": tier}
-        with self._database.write() as session:
+        with self._database.write(f"{campaign_id}/{index}") as session:
             return experiments.open_(
                 session, self._clock(), campaign_id, index, fixed=fixed, name=name, environment=environment or {}
             )
@@ -66,7 +71,7 @@ class ExperimentWriter(StoreReader):
             NotFound: no such experiment, parent or exemplar.
             Conflict: it was selected otherwise, it is finished, or the parent or an exemplar is not finished.
         """
-        with self._database.write() as session:
+        with self._database.write(experiment_id) as session:
             return experiments.select_(
                 session, self._clock(), experiment_id, parent_id, exemplar_ids=exemplar_ids, selection=selection
             )
@@ -77,8 +82,41 @@ class ExperimentWriter(StoreReader):
         Raises:
             ProgramUnstorable: it holds NUL or lone surrogates.
         """
-        with self._database.write() as session:
+        with self._database.write(source) as session:
             return programs.put(session, self._clock(), source)
+
+    def put_program_key(
+        self, program_sha256: str, level: str, scope: str, *, key: str | None, reason: str = "", cost_s: float = 0.0
+    ) -> ProgramKey:
+        """Store what a program is at a level of the identity ladder, for every campaign that meets it again.
+
+        Raises:
+            NotFound: no such program.
+            Conflict: it has another key there.
+            ValueRefused: neither a key nor a reason why there is none.
+        """
+        given = {"level": level, "scope": scope, "key": key, "reason": reason, "cost_s": cost_s}
+        with self._database.write(program_sha256) as session:
+            return programs.put_key(session, self._clock(), program_sha256, given)
+
+    def put_knowledge_uses(self, experiment_id: str, entries: Sequence[str]) -> None:
+        """Store which entries of the knowledge base the experiment's researcher was shown.
+
+        Raises:
+            NotFound: no such experiment.
+        """
+        with self._database.write(experiment_id) as session:
+            knowledge.put_knowledge_uses(session, self._clock(), experiment_id, entries)
+
+    def put_vectors(self, kind: str, encoder: str, vectors: Mapping[str, bytes]) -> None:
+        """Store embeddings by key.
+
+        Raises:
+            Conflict: the encoder made another one of the same before.
+            ValueRefused: one is empty.
+        """
+        with self._database.write() as session:
+            embeddings.put(session, self._clock(), kind, encoder, vectors)
 
     def put_attempt(
         self,
@@ -97,7 +135,7 @@ class ExperimentWriter(StoreReader):
             Conflict: the experiment is finished, the attempt is closed, or a given value differs from a stored one.
         """
         given = {"origin": origin, "edit": edit, "hypothesis": hypothesis, "program_sha256": program_sha256}
-        with self._database.write() as session:
+        with self._database.write(experiment_id) as session:
             return programs.put_attempt(session, self._clock(), experiment_id, number, given)
 
     def close_attempt(
@@ -109,7 +147,7 @@ class ExperimentWriter(StoreReader):
             NotFound: no such attempt.
             Conflict: it was closed with another outcome or detail.
         """
-        with self._database.write() as session:
+        with self._database.write(experiment_id) as session:
             return programs.close_attempt(
                 session, self._clock(), experiment_id, number, outcome=outcome, detail=detail or {}
             )
@@ -121,7 +159,7 @@ class ExperimentWriter(StoreReader):
             NotFound: no such experiment.
             Conflict: the experiment is of another campaign.
         """
-        with self._database.write() as session:
+        with self._database.write(f"{campaign_id}/{level}/{key}") as session:
             return programs.reserve(
                 session, self._clock(), experiment_id, campaign_id=campaign_id, level=level, key=key
             )
@@ -138,7 +176,7 @@ class ExperimentWriter(StoreReader):
             NotFound: no such attempt.
             Conflict: another verdict stands at one of the positions, or the experiment is finished.
         """
-        with self._database.write() as session:
+        with self._database.write(experiment_id) as session:
             return programs.put_verdicts(session, experiment_id, attempt, verdicts, first_position)
 
     def put_exchange(
@@ -174,7 +212,7 @@ class ExperimentWriter(StoreReader):
             "text": text,
             "finish_reason": finish_reason,
         }
-        with self._database.write() as session:
+        with self._database.write(experiment_id) as session:
             return exchanges.put(
                 session,
                 self._clock(),
@@ -203,7 +241,7 @@ class ExperimentWriter(StoreReader):
             Conflict: it exists under another objective.
         """
         place = (task, tier, seed, data)
-        with self._database.write() as session:
+        with self._database.write(experiment_id) as session:
             return trials.open_(
                 session,
                 self._clock(),
@@ -220,8 +258,8 @@ class ExperimentWriter(StoreReader):
             NotFound: no such trial.
             Conflict: the trial is finished.
         """
-        with self._database.write() as session:
-            return trials.charge(session, trial_id, device_s)
+        with self._database.write(_experiment_of(trial_id)) as session:
+            return trials.charge(session, self._clock(), trial_id, device_s)
 
     def finish_trial(
         self,
@@ -252,7 +290,7 @@ class ExperimentWriter(StoreReader):
             "curve": curve,
             "log": log,
         }
-        with self._database.write() as session:
+        with self._database.write(_experiment_of(trial_id)) as session:
             return trials.finish(session, self._clock(), trial_id, result, device_s=device_s, environment=environment)
 
     def finish_experiment(
@@ -267,9 +305,12 @@ class ExperimentWriter(StoreReader):
         hypothesis: Mapping[str, Any] | None = None,
         program_sha256: str | None = None,
         duplicate_of: str | None = None,
+        equivalent_of: str | None = None,
         environment: Mapping[str, Any] | None = None,
     ) -> Experiment:
         """Give an experiment its final status. What is None stays as it was.
+
+        A "duplicate" names the experiment with the same text (`duplicate_of`) or the same function (`equivalent_of`).
 
         Raises:
             NotFound: no such experiment, program or original.
@@ -281,7 +322,8 @@ class ExperimentWriter(StoreReader):
             "hypothesis": hypothesis,
             "program_sha256": program_sha256,
             "duplicate_of": duplicate_of,
+            "equivalent_of": equivalent_of,
             "environment": environment,
         }
-        with self._database.write() as session:
+        with self._database.write(experiment_id) as session:
             return experiments.finish(session, self._clock(), experiment_id, required, optional)

@@ -88,3 +88,12 @@ def install(guards: Sequence[Guard]) -> None:
         for guard in guards:
             for statement in guard.statements(dialect):
                 op.execute(statement)
+
+
+def uninstall(guard: Guard) -> None:
+    """Drop the triggers of a table, before a migration changes it; install what shall hold afterwards."""
+    dialect = op.get_context().dialect.name
+    rules = {"sqlite": ("delete", "update", "replace"), "postgresql": ("delete", "truncate", "update")}
+    for rule in rules.get(dialect, ()):
+        table = f' ON "{guard.table}"' if dialect == "postgresql" else ""
+        op.execute(f'DROP TRIGGER "guard_{guard.table}_{rule}"{table}')

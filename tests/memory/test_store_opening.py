@@ -114,11 +114,14 @@ def next_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "HEAD_REVISION", "9000")
 
 
+PRESENT = schema.HEAD_REVISION
+
+
 def make_old(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A store with a campaign, of the revision before."""
     with monkeypatch.context() as patch:
         patch.setattr(schema, "SCRIPTS", Path(schema.__file__).parent / "migrations")
-        patch.setattr(schema, "HEAD_REVISION", "0001")
+        patch.setattr(schema, "HEAD_REVISION", PRESENT)
         store = open_store(url)
         campaign = new_campaign(store)
         completed(store, campaign, 0)
@@ -133,7 +136,7 @@ def test_older_store_is_upgraded_and_says_so(shared_url: str, monkeypatch: pytes
         open_store(shared_url, upgrade=False)
     told: list[tuple[str, str]] = []
     store = open_store(shared_url, on_upgrade=lambda found, new: told.append((found, new)))
-    assert told == [("0001", "9000")]
+    assert told == [(PRESENT, "9000")]
     assert store.campaign("demo").id == campaign_id
     assert store.experiment("demo-0000").status == "completed"
     store.close()

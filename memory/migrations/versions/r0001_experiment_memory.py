@@ -311,25 +311,34 @@ def _verdicts() -> None:
     )
 
 
-GUARDS = (
-    Guard(
-        "campaigns",
-        keys=(("id",), ("name",)),
-        final="{old}.state = 'finished'",
-        fixed=(
-            "id",
-            "name",
-            "config",
-            "config_hash",
-            "objective",
-            "objective_hash",
-            "seed",
-            "arms",
-            "forked_from",
-            "replay_of",
-            "created_at",
-        ),
+CAMPAIGNS = Guard(
+    "campaigns",
+    keys=(("id",), ("name",)),
+    final="{old}.state = 'finished'",
+    fixed=(
+        "id",
+        "name",
+        "config",
+        "config_hash",
+        "objective",
+        "objective_hash",
+        "seed",
+        "arms",
+        "forked_from",
+        "replay_of",
+        "created_at",
     ),
+)
+EXPERIMENTS = Guard(
+    "experiments",
+    keys=(("id",), ("campaign_id", "index")),
+    final="{old}.status <> 'open'",
+    fixed=("id", "campaign_id", "index", "arm", "kind", "track", "tier", "created_at"),
+    once={"selected_at": ("selected_at", "parent_id", "exemplar_ids", "selection")},
+)
+IDENTITIES = Guard("identities", keys=(("campaign_id", "level", "key"),))
+GUARDS = (
+    CAMPAIGNS,
     Guard(
         "sessions",
         keys=(("id",),),
@@ -337,13 +346,7 @@ GUARDS = (
         fixed=("id", "campaign_id", "owner", "started_at"),
     ),
     Guard("programs", keys=(("sha256",),)),
-    Guard(
-        "experiments",
-        keys=(("id",), ("campaign_id", "index")),
-        final="{old}.status <> 'open'",
-        fixed=("id", "campaign_id", "index", "arm", "kind", "track", "tier", "created_at"),
-        once={"selected_at": ("selected_at", "parent_id", "exemplar_ids", "selection")},
-    ),
+    EXPERIMENTS,
     Guard(
         "attempts",
         keys=(("experiment_id", "number"),),
@@ -351,7 +354,7 @@ GUARDS = (
         fixed=("experiment_id", "number", "origin", "edit", "created_at"),
         once={"hypothesis": ("hypothesis",), "program_sha256": ("program_sha256",)},
     ),
-    Guard("identities", keys=(("campaign_id", "level", "key"),)),
+    IDENTITIES,
     Guard("verdicts", keys=(("experiment_id", "attempt", "position"),)),
     Guard(
         "trials",
