@@ -1,41 +1,48 @@
-"""Replay: a campaign re-driven from its stored completions, and an experiment re-trained and compared.
+"""Replay of a campaign: re-driven from its stored completions.
 
-A campaign's replay runs the same loop into an empty memory of its own, with a model that answers only what is stored
-(by the content hash of the request, so a prompt that differs by one byte is caught) and a laboratory that returns the
-stored verdicts and trials. It needs no model, no network and no sandbox.
+It runs the same loop into a memory of its own, with a model that answers only what is stored (by the content hash of
+the request, so a prompt that differs by one byte is caught) and a laboratory that returns the stored verdicts and
+trials. It needs no model, no network and no sandbox. The memory begins empty; that of a fork begins with a copy of what
+its experiments saw of the campaigns that it goes on from.
 
-An experiment's replay trains again, in a sandbox, from the stored program, seeds and recipe, and compares every
-metric. Throughput and memory depend on the machine's mood: they are shown and not compared.
+Not covered: training again (`retraining`).
 """
 
 import asyncio
-import math
+import difflib
+import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from itertools import islice
+from typing import Literal
 
 from pydantic import BaseModel
 
 from agents.contexts import Message
 from agents.gateway import Completion, request_key
 from agents.wire import Usage
+from evaluator.gating import CostProfile
 from evaluator.static_gate import STATIC_GATES
 from evaluator.trial import TrialRequest
 from evaluator.verdict import Verdict
-from memory.records import Campaign, Exchange, Experiment, Trial
+from memory.records import Campaign, Exchange, Experiment
 from memory.store import Store, open_store
 from move37 import briefing
 from move37.budget import Budget
 from move37.campaign import drive
-from move37.config import BudgetConfig, CampaignConfig, validate
+from move37.config import BudgetConfig, CampaignConfig
+from move37.copying import copy_experiments
 from move37.errors import NotThere, ReplayDiverged
-from move37.laboratory import GateOutcome, Laboratory, Progress, TrialOutcome
-from move37.launch import check_objective
-from move37.loop import Loop
+from move37.laboratory import FoundIdentity, GateOutcome, Laboratory, Progress, TrialOutcome
+from move37.launch import stored_config
+from move37.loop import Loop, Visibility
+from move37.reserving import scope_of
 from move37.turnstile import Turnstile
 from prompts.loader import Prompts
 
-UNREPEATABLE = frozenset({"train_tokens_per_s", "peak_memory_bytes"})
+_CHANGES_SHOWN = 3  # of each side
+_LINE_SHOWN = 160
 
 
 class ReplayModel:
@@ -76,21 +83,45 @@ class ReplayModel:
         )
 
     def _miss(self, messages: Sequence[Message], seed: int | None) -> str:
-        same_seed = [x for x in self._exchanges if x.request.get("seed") == seed]
-        if not same_seed:
-            return "the replay asked a question that was never asked: no stored exchange has its seed"
-        stored = "\n".join(m["content"] for m in same_seed[0].request["messages"])
+        """What was asked, against the stored request nearest to it. A call's seed is made of its place (experiment,
+        role, attempt, turn), so the same seed means the same question; without it, the most lines in common."""
         asked = "\n".join(m.content for m in messages)
+        if not self._exchanges:
+            return "the replay asked a question, and no exchange is stored"
+        nearest = next((x for x in self._exchanges if x.request.get("seed") == seed), None)
+        if nearest is None:
+            nearest = max(self._exchanges, key=lambda x: _lines_in_common(_text(x), asked))
+            opening = "the replay asked a question that was never asked; nearest to it is the stored one of"
+        else:
+            opening = "the replay's question differs from the stored one of"
+        stored = _text(nearest)
         at = next(
             (i for i, (a, b) in enumerate(zip(stored, asked, strict=False)) if a != b), min(len(stored), len(asked))
         )
-        return (
-            f"the replay's question differs from the stored one of {same_seed[0].experiment_id} "
-            f"({same_seed[0].role}) at character {at}: stored {stored[at : at + 60]!r}, asked {asked[at : at + 60]!r}"
-        )
+        place = f"{nearest.role}, attempt {nearest.attempt}, turn {nearest.turn}"
+        return f"{opening} {nearest.experiment_id} ({place}) at character {at}:\n{_short_diff(stored, asked)}"
 
     async def close(self) -> None:
         """Nothing is held."""
+
+
+def _text(exchange: Exchange) -> str:
+    return "\n".join(m["content"] for m in exchange.request["messages"])
+
+
+def _lines_in_common(one: str, other: str) -> int:
+    return (Counter(one.splitlines()) & Counter(other.splitlines())).total()
+
+
+def _short_diff(stored: str, asked: str) -> str:
+    """The first lines that differ: `-` as stored, `+` as asked."""
+    lines = difflib.unified_diff(stored.splitlines(), asked.splitlines(), lineterm="", n=0)
+    changes = [line for line in islice(lines, 2, None) if not line.startswith("@@") and line[1:].strip()]
+    first = [line for sign in "-+" for line in [x for x in changes if x[0] == sign][:_CHANGES_SHOWN]]
+    shown = [f"  {line[:_LINE_SHOWN]}{'…' if len(line) > _LINE_SHOWN else ''}" for line in first]
+    if len(changes) > len(first):
+        shown.append(f"  and {len(changes) - len(first)} more changed lines")
+    return "\n".join(shown) or "  the text is the same; the schema of the reply differs"
 
 
 class StoredLaboratory:
@@ -111,15 +142,22 @@ class StoredLaboratory:
         label: str,
         tasks: Sequence[str] = (),
         max_exponent: float | None = None,
+        identity: Sequence[str] = (),
     ) -> GateOutcome:
-        """The stored verdicts of the gates that ran in the sandbox."""
+        """The stored verdicts of the gates that ran in the sandbox, and what was found out about the program."""
         experiment_id, _, attempt = label.rpartition("/gates-")
         rows = self._store.verdicts(experiment_id, int(attempt))
-        dynamic = [r for r in rows if r.gate not in {*STATIC_GATES, "identity"}]
+        dynamic = [r for r in rows if r.gate not in {*STATIC_GATES, "identity", "equivalence"}]
         if not dynamic:
             raise ReplayDiverged(f"{label}: the replay reached gates that the campaign never ran")
         verdicts = tuple(Verdict(r.gate, r.passed, r.reason, r.message, r.line, dict(r.detail)) for r in dynamic)
-        return GateOutcome(verdicts, None)  # the cost rides on the last verdict's detail
+        cost = rows[-1].detail.get("cost")  # it rides on the last verdict, of whichever gate
+        keys = self._store.program_keys(hashlib.sha256(source.encode()).hexdigest())
+        scope = scope_of(track, tier)
+        found = [
+            FoundIdentity(k.level, k.key, k.reason, k.cost_s) for k in keys if k.scope == scope and k.level in identity
+        ]
+        return GateOutcome(verdicts, CostProfile(**cost) if cost else None, identities=tuple(found))
 
     async def trial(
         self, source: str, request: TrialRequest, *, label: str, on_progress: Progress | None = None
@@ -166,7 +204,8 @@ def replay_campaign(store: Store, campaign: Campaign) -> CampaignReplay:
     """Re-drives the loop over everything that was recorded up to the first experiment that is still open.
 
     Raises:
-        NotThere: nothing has ended yet.
+        ConfigError: the campaign was not run by Move37.
+        NotThere: nothing has ended yet, or a campaign that it was forked from is not in the store.
         ReplayDiverged: the loop asked something that is not stored.
     """
     return asyncio.run(_replay_campaign(store, campaign))
@@ -175,25 +214,19 @@ def replay_campaign(store: Store, campaign: Campaign) -> CampaignReplay:
 async def _replay_campaign(store: Store, campaign: Campaign) -> CampaignReplay:
     originals = store.experiments(campaign.id)
     stored = len(originals)
-    complete = next((e.index for e in originals if e.status == "open"), len(originals))
-    originals = originals[:complete]
+    originals = originals[: next((place for place, e in enumerate(originals) if e.status == "open"), stored)]
+    config = stored_config(campaign)
     if not originals:
-        raise NotThere(f"no experiment of '{campaign.name}' has ended yet: there is nothing to replay")
-    config = validate({**campaign.config, "experiments": complete or 1})
-    config = config.model_copy(update={"budget": BudgetConfig()})
+        raise NotThere(
+            f"no experiment of '{campaign.name}' has ended yet: there is nothing to replay. `move37 resume "
+            f"{campaign.name}` goes on with it."
+        )
+    config = config.model_copy(update={"experiments": len(originals), "budget": BudgetConfig()})
     kept = {e.id for e in originals}
     exchanges = [x for x in store.exchanges(campaign_id=campaign.id) if x.experiment_id in kept]
     scratch = open_store("sqlite://", create=True)
     try:
-        again = scratch.create_campaign(
-            name=campaign.name,
-            config=campaign.config,
-            config_hash=campaign.config_hash,
-            objective=campaign.objective,
-            objective_hash=campaign.objective_hash,
-            seed=campaign.seed,
-            arms=campaign.arms,
-        )
+        again = _copied_record(store, scratch, campaign)
         loop = _loop(scratch, again, config, ReplayModel(exchanges), StoredLaboratory(store, campaign))
         await drive(loop, checkpoint_file=None)
         repeated = scratch.experiments(again.id)
@@ -210,6 +243,28 @@ async def _replay_campaign(store: Store, campaign: Campaign) -> CampaignReplay:
     )
 
 
+def _copied_record(store: Store, scratch: Store, campaign: Campaign) -> Campaign:
+    """The campaign's record without experiments; before it, if it is a fork, what it goes on from."""
+    origin = None
+    if campaign.forked_at is not None:
+        node = Visibility.of(store, campaign).node
+        if node is None:
+            raise AssertionError(f"{campaign.name} was forked at {campaign.forked_at} and has no node")
+        origin = _copied_record(store, scratch, store.campaign(node.campaign_id))
+        copy_experiments(store, scratch, origin.id, node)
+    return scratch.create_campaign(
+        name=campaign.name,
+        config=campaign.config,
+        config_hash=campaign.config_hash,
+        objective=campaign.objective,
+        objective_hash=campaign.objective_hash,
+        seed=campaign.seed,
+        arms=campaign.arms,
+        forked_from=None if origin is None else origin.id,
+        forked_at=campaign.forked_at,
+    )
+
+
 def _loop(store: Store, campaign: Campaign, config: CampaignConfig, model: ReplayModel, laboratory: Laboratory) -> Loop:
     return Loop(
         store=store,
@@ -220,7 +275,7 @@ def _loop(store: Store, campaign: Campaign, config: CampaignConfig, model: Repla
         model=model,
         laboratory=laboratory,
         budget=Budget(BudgetConfig(), lambda: store.spent(campaign.id)),
-        turnstile=Turnstile(),
+        turnstile=Turnstile(Visibility.of(store, campaign).first),
         notify=lambda kind, payload: None,
     )
 
@@ -239,97 +294,3 @@ def _differences(
     if asked != answered:
         found.append(f"{asked} exchanges stored, {answered} replayed")
     return found
-
-
-@dataclass(frozen=True)
-class MetricComparison:
-    """One metric of one trial, stored and measured again."""
-
-    task: str
-    seed: int
-    metric: str
-    stored: float | None
-    replayed: float | None
-    compared: bool
-
-    @property
-    def identical(self) -> bool:
-        """Bit-identical (NaN never is)."""
-        return self.stored == self.replayed
-
-
-@dataclass(frozen=True)
-class ExperimentReplay:
-    """What a replay of an experiment found."""
-
-    experiment: str
-    comparisons: list[MetricComparison]
-    environment_differences: dict[str, tuple[Any, Any]]
-
-    @property
-    def identical(self) -> bool:
-        """Whether every repeatable metric came out bit-identical."""
-        return all(c.identical for c in self.comparisons if c.compared)
-
-    @property
-    def largest_difference(self) -> float:
-        """The largest absolute difference of a repeatable metric; infinity where one side is missing."""
-        return max((_distance(c) for c in self.comparisons if c.compared), default=0.0)
-
-
-def _distance(comparison: MetricComparison) -> float:
-    if comparison.stored is None or comparison.replayed is None:
-        return 0.0 if comparison.identical else math.inf
-    return abs(comparison.stored - comparison.replayed)
-
-
-async def replay_experiment(
-    store: Store, experiment: Experiment, laboratory: Laboratory, *, on_progress: Progress | None = None
-) -> ExperimentReplay:
-    """Trains the stored program again, trial by trial.
-
-    Raises:
-        ConfigError: the objective has changed since (another scorer or recipe).
-        ReplayDiverged: nothing was trained.
-    """
-    campaign = store.campaign(experiment.campaign_id)
-    trials = [t for t in store.trials(experiment.id) if t.state != "open"]
-    if experiment.program_sha256 is None or not trials:
-        raise ReplayDiverged(f"{experiment.id} was never trained ({experiment.status}: {experiment.reason})")
-    config = validate(campaign.config)
-    check_objective(campaign, config)
-    goal = config.objective
-    source = store.program(experiment.program_sha256).source
-    comparisons: list[MetricComparison] = []
-    environment: dict[str, tuple[Any, Any]] = {}
-    for trial in trials:
-        if on_progress is not None:
-            on_progress({"task": trial.task, "seed": trial.seed})
-        request = TrialRequest(
-            experiment.track, trial.tier, trial.task, trial.seed, trial.data, goal.salt or "", goal.learning_rates
-        )
-        outcome = await laboratory.trial(source, request, label=f"{trial.id}/replay", on_progress=on_progress)
-        comparisons.extend(_compare(trial, outcome))
-        environment.update(_changed(trial.environment, outcome.environment))
-    return ExperimentReplay(experiment.id, comparisons, environment)
-
-
-def _compare(trial: Trial, outcome: TrialOutcome) -> list[MetricComparison]:
-    rows = [
-        MetricComparison(trial.task, trial.seed, "score", trial.score, outcome.score, True),
-        MetricComparison(
-            trial.task, trial.seed, f"ended as {trial.reason}", 1.0, float(trial.reason == outcome.reason), True
-        ),
-        MetricComparison(trial.task, trial.seed, "curve points", len(trial.curve), len(outcome.curve), True),
-    ]
-    for metric in sorted(set(trial.metrics) | set(outcome.metrics)):
-        stored, replayed = trial.metrics.get(metric), outcome.metrics.get(metric)
-        rows.append(MetricComparison(trial.task, trial.seed, metric, stored, replayed, metric not in UNREPEATABLE))
-    for old, new in zip(trial.curve, outcome.curve, strict=False):
-        where = f"accuracy at {old['fraction']:.0%}"
-        rows.append(MetricComparison(trial.task, trial.seed, where, old["accuracy"], new["accuracy"], True))
-    return rows
-
-
-def _changed(stored: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    return {k: (stored.get(k), now.get(k)) for k in sorted(set(stored) | set(now)) if stored.get(k) != now.get(k)}

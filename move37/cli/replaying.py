@@ -1,4 +1,4 @@
-"""`replay`: an experiment re-trained and compared, or a campaign re-driven from what is stored."""
+"""`replay`: an experiment re-trained and compared, or a campaign re-driven from what is stored. See docs/replay.md."""
 
 import sys
 from contextlib import closing
@@ -12,7 +12,7 @@ from move37.cli.options import AsJson, RunsDir, StoreUrl
 if TYPE_CHECKING:
     from memory.records import Campaign, Experiment
     from memory.store import Store
-    from move37.replaying import ExperimentReplay
+    from move37.retraining import ExperimentReplay
 
 _DIVERGED = 1
 
@@ -28,21 +28,38 @@ def replay(
             "--sandbox", help="Where to train an experiment again (default: as the campaign's configuration says)."
         ),
     ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            "--tolerance",
+            min=0.0,
+            help="In another environment, how far scores, accuracies and losses of an experiment may lie off.",
+            show_default="as docs/replay.md states",
+        ),
+    ] = None,
     runs_dir: RunsDir = None,
     store: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Reproduce what is stored: exit code 0 when it comes out identical, 1 when not."""
+    """Reproduce what is stored. Exit code 0: it came out identical, or, for an experiment that is trained again in
+    another environment, within the tolerance; 1: it did not."""
+    from move37.errors import NotThere
     from move37.views import find_campaign, find_experiment
     from move37.workspace import Workspace
 
     long_running()
     with closing(Workspace.find(runs_dir, store).open()) as memory:
         experiment = find_experiment(memory, what)
-        if experiment is None:
-            _campaign(memory, find_campaign(memory, what), as_json)
-        else:
-            _experiment(memory, experiment, sandbox, as_json)
+        if experiment is not None:
+            _experiment(memory, experiment, sandbox, tolerance, as_json)
+            return
+        try:
+            campaign = find_campaign(memory, what)
+        except NotThere as error:
+            raise NotThere(
+                f"there is no experiment '{what}', and {error} `move37 lineage CAMPAIGN` lists ids."
+            ) from None
+        _campaign(memory, campaign, as_json)
 
 
 def _campaign(memory: "Store", campaign: "Campaign", as_json: bool) -> None:
@@ -82,32 +99,37 @@ def _campaign(memory: "Store", campaign: "Campaign", as_json: bool) -> None:
         sys.stdout.write("same programs, same order, same verdicts, same scores\n")
 
 
-def _experiment(memory: "Store", experiment: "Experiment", sandbox: str | None, as_json: bool) -> None:
+def _experiment(
+    memory: "Store", experiment: "Experiment", sandbox: str | None, tolerance: float | None, as_json: bool
+) -> None:
     import asyncio
 
     from move37.cli.inspecting import write_json
 
-    result = asyncio.run(_retrain(memory, experiment, sandbox, quiet=as_json))
+    result = asyncio.run(_retrain(memory, experiment, sandbox, tolerance, quiet=as_json))
     if as_json:
         write_json(_as_json(result))
     else:
         from move37.report.terminal import print_replay
 
         print_replay(result)
-    if not result.identical:
-        fail(f"metrics differ by up to {result.largest_difference:.3g}", _DIVERGED)
+    if not result.reproduced:
+        where = ", more than the tolerance for another environment" if result.decisive else ""
+        fail(f"metrics differ by up to {result.largest_difference:.3g}{where}", _DIVERGED)
 
 
 async def _retrain(
-    memory: "Store", experiment: "Experiment", sandbox: str | None, *, quiet: bool
+    memory: "Store", experiment: "Experiment", sandbox: str | None, tolerance: float | None, *, quiet: bool
 ) -> "ExperimentReplay":
-    from move37.config import validate
     from move37.keys import withdraw
-    from move37.laboratory import SandboxLaboratory
-    from move37.replaying import replay_experiment
+    from move37.laboratory import SandboxLaboratory, require_accelerator
+    from move37.launch import stored_config
+    from move37.retraining import replay_experiment, require_retrainable
     from sandbox.selection import Equipment, open_sandbox
 
-    config = validate(memory.campaign(experiment.campaign_id).config)
+    config = stored_config(memory.campaign(experiment.campaign_id))
+    require_retrainable(memory, experiment)
+    require_accelerator(experiment.track, experiment.tier)
     settings = config.sandbox
     backend = _backend(sandbox) if sandbox else settings.backend
     withdraw()
@@ -124,7 +146,7 @@ async def _retrain(
 
     try:
         laboratory = SandboxLaboratory(opened.sandbox, memory_gib=settings.memory_gib, cpus=settings.cpus, warm=1)
-        return await replay_experiment(memory, experiment, laboratory, on_progress=report)
+        return await replay_experiment(memory, experiment, laboratory, on_progress=report, tolerance=tolerance)
     finally:
         await opened.sandbox.close()
 
@@ -141,7 +163,10 @@ def _backend(name: str) -> Any:
 def _as_json(result: "ExperimentReplay") -> dict[str, Any]:
     return {
         "experiment": result.experiment,
+        "reproduced": result.reproduced,
         "identical": result.identical,
+        "same_environment": not result.decisive,
+        "tolerance": result.tolerance,
         "metrics": [
             {
                 "task": c.task,
@@ -151,8 +176,11 @@ def _as_json(result: "ExperimentReplay") -> dict[str, Any]:
                 "replayed": c.replayed,
                 "compared": c.compared,
                 "identical": c.identical,
+                "tolerance": c.tolerance if c.compared else None,
+                "within": c.within if c.compared and c.tolerance is not None else None,
             }
             for c in result.comparisons
         ],
         "environment_differences": {k: list(v) for k, v in result.environment_differences.items()},
+        "decisive_differences": result.decisive,
     }
