@@ -9,9 +9,9 @@ RUNS ?= runs
 help:
 	@echo "make demo    set up, run a small real campaign on CPU with the embedded model, say where to look"
 	@echo "make test    set up and run the tests"
-	@echo "make thorough  every hostile program against every sandbox (minutes); needs docker and bubblewrap to be complete"
+	@echo "make thorough  the slow tests: every hostile program in every sandbox, every crash point; needs docker and bubblewrap"
 	@echo "make check   lint, format, import contracts, types, tests: what CI runs"
-	@echo "make bench   print the benchmark tables (the better part of an hour)"
+	@echo "make bench   print the benchmark tables (hours)"
 
 $(BIN)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -27,7 +27,7 @@ demo: install
 	@$(BIN)/move37 run demo.toml --model move37-grammar --name demo-$$(date +%m%d-%H%M%S) --runs-dir $(RUNS)
 
 test: install
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 thorough: install
 	$(BIN)/pytest -m thorough --numprocesses 2 --dist loadfile
@@ -50,6 +50,13 @@ bench: install
 	$(BIN)/python -m benchmarks.successive_halving
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.sandbox
+	$(BIN)/python -m benchmarks.identity_text
+	$(BIN)/python -m benchmarks.identity_executed
+	$(BIN)/python -m benchmarks.retrieval
+	$(BIN)/python -m benchmarks.lineage
+	$(BIN)/python -m benchmarks.asi_arch_import
+	$(BIN)/python -m benchmarks.memory_scale
+	$(BIN)/python -m benchmarks.memory_writers
 	$(BIN)/python -m benchmarks.reference_mixers
 	$(BIN)/python -m benchmarks.reference_mixers --tier standard --seeds 0 1 --output benchmarks/reference_mixers_standard.md \
 	  --only attention_with_convolution softmax_attention delta_net gated_delta_net gated_linear_attention

@@ -114,6 +114,65 @@ class Collision:
 
 
 @dataclass(frozen=True, slots=True)
+class Mention:
+    """An earlier experiment in a line. `similarity` (cosine) and `by` (program, hypothesis) where it is a neighbour."""
+
+    experiment: str
+    name: str
+    status: str
+    reason: str
+    score: float | None
+    change: str = ""
+    similarity: float | None = None
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FailureView:
+    """One way of failing, how often it happened lately, and the latest that did."""
+
+    status: str
+    reason: str
+    count: int
+    example: Mention
+
+
+@dataclass(frozen=True, slots=True)
+class KnowledgeView:
+    """A published building block or finding. What it claims is its authors' claim."""
+
+    id: str
+    title: str
+    year: int
+    source: str
+    idea: str
+    when: str
+    pitfalls: str
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the researcher is reminded of beside parent, exemplars and the latest experiments.
+
+    Attributes:
+        path: from the root of the lineage to the parent, which is left out; `elided` are missing in its middle.
+        best, worst: of the parent's `n_children` children.
+        neighbours: experiments near to the parent that stand nowhere above.
+        omitted: what was dropped for length, in words.
+    """
+
+    path: tuple[Mention, ...] = ()
+    elided: int = 0
+    best: tuple[Mention, ...] = ()
+    worst: tuple[Mention, ...] = ()
+    n_children: int = 0
+    failures: tuple[FailureView, ...] = ()
+    neighbours: tuple[Mention, ...] = ()
+    knowledge: tuple[KnowledgeView, ...] = ()
+    omitted: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ResearchContext:
     """For the researcher. `history` is most recent first; `collisions` are to be avoided."""
 
@@ -123,6 +182,7 @@ class ResearchContext:
     history: tuple[HistoryItem, ...] = ()
     lessons: tuple[LessonView, ...] = ()
     collisions: tuple[Collision, ...] = ()
+    memory: Memory = Memory()
 
 
 @dataclass(frozen=True, slots=True)

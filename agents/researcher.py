@@ -24,6 +24,7 @@ def messages(prompts: Prompts, context: ResearchContext) -> Prompt:
             history=context.history,
             lessons=context.lessons,
             collisions=context.collisions,
+            memory=context.memory,
             tasks=context.brief.tasks,
         ),
     )

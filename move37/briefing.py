@@ -17,6 +17,7 @@ from agents.contexts import (
     Collision,
     HistoryItem,
     LessonView,
+    Memory,
     ProgramView,
     RepairContext,
     ResearchContext,
@@ -25,10 +26,12 @@ from agents.contexts import (
 from agents.replies import Hypothesis
 from evaluator import catalogue, tiers, tracks
 from evaluator.objective import selects_on
-from memory.records import Attempt, Experiment, FinalStatus, Trial
+from memory.records import Attempt, Experiment, FinalStatus, Lesson, Trial
 from memory.store import Store
 from move37.config import CampaignConfig
 from move37.errors import CampaignPaused
+from move37.recalling import shown_id
+from move37.reserving import same_program
 
 _LESSONS_SHOWN = 12
 
@@ -56,7 +59,13 @@ def brief(config: CampaignConfig) -> Brief:
 
 
 def research_context(
-    store: Store, campaign_brief: Brief, experiment: Experiment, visible: Sequence[Experiment], config: CampaignConfig
+    store: Store,
+    campaign_brief: Brief,
+    experiment: Experiment,
+    visible: Sequence[Experiment],
+    lessons: Sequence[Lesson],
+    memory: Memory,
+    config: CampaignConfig,
 ) -> ResearchContext:
     """What the researcher sees: parent, exemplars, what was tried and came of it, lessons, what it just repeated."""
     parent, exemplars = _shown(store, experiment)
@@ -64,25 +73,23 @@ def research_context(
     recent = [e for e in reversed(visible) if e.kind == "proposal"][: config.search.history]
     history = tuple(_history_item(e, scores) for e in recent)
     last_visible = visible[-1].index if visible else -1
-    lessons = store.lessons(experiment.campaign_id, up_to_index=last_visible)
     collisions = []
     for attempt in store.attempts(experiment.id):
         if attempt.outcome == "duplicate":
             earlier = repeated(store, attempt, last_visible)
             design = _design(attempt.hypothesis)
-            collisions.append(Collision(_shown_id(earlier.id), earlier.name, earlier.status, earlier.score, design))
+            collisions.append(Collision(shown_id(earlier.id), earlier.name, earlier.status, earlier.score, design))
     return ResearchContext(
         brief=campaign_brief,
         parent=parent,
         exemplars=exemplars,
         history=history,
         lessons=tuple(
-            LessonView(
-                _shown_id(x.experiment_id), x.claim, x.level, str(x.body.get("change", "")), x.body.get("effect")
-            )
+            LessonView(shown_id(x.experiment_id), x.claim, x.level, str(x.body.get("change", "")), x.body.get("effect"))
             for x in lessons[-_LESSONS_SHOWN:]
         ),
         collisions=tuple(collisions),
+        memory=memory,
     )
 
 
@@ -102,9 +109,11 @@ def repeated(store: Store, attempt: Attempt, last_visible: int) -> Repeated:
     Nothing of its result while it lies beyond the horizon: that would depend on which worker is faster. And its score
     only for the attempt that was trained: what a repair scored says nothing of the program that was refused.
     """
-    owner = store.experiment(str(attempt.detail["duplicate_of"]))
-    same = next((a for a in store.attempts(owner.id) if _same_text(store, a, attempt)), None)
+    owner = store.experiment(str(attempt.detail.get("duplicate_of") or attempt.detail["equivalent_of"]))
+    same = next((a for a in store.attempts(owner.id) if _same_program(store, a, attempt)), None)
     name = str((same.hypothesis or {}).get("title", "")) if same else ""
+    if same is not None and same.outcome == "duplicate":  # a repeat itself: what it repeated is what counts
+        return repeated(store, same, last_visible)
     if same is not None and same.outcome == "gate_failed":
         return Repeated(owner.id, name, f"refused by a gate ({same.detail.get('reason', '')})", None)
     if owner.index > last_visible:
@@ -112,10 +121,12 @@ def repeated(store: Store, attempt: Attempt, last_visible: int) -> Repeated:
     return Repeated(owner.id, owner.name, owner.status, owner.score)
 
 
-def _same_text(store: Store, one: Attempt, other: Attempt) -> bool:
+def _same_program(store: Store, one: Attempt, other: Attempt) -> bool:
+    """Whether two attempts wrote the same program, at the level at which the second was recognised."""
     if one.program_sha256 is None or other.program_sha256 is None:
         return False
-    return store.program(one.program_sha256).l0 == store.program(other.program_sha256).l0
+    level = str(other.detail.get("level", "L0"))
+    return same_program(store.program_keys(one.program_sha256), store.program_keys(other.program_sha256), level)
 
 
 def code_context(store: Store, campaign_brief: Brief, experiment: Experiment, hypothesis: Hypothesis) -> CodeContext:
@@ -161,7 +172,7 @@ def analysis_context(
     }
     return AnalysisContext(
         brief=campaign_brief,
-        experiment=_shown_id(experiment.id),
+        experiment=shown_id(experiment.id),
         hypothesis=hypothesis,
         source=store.program(attempt.program_sha256).source,
         status="failed" if failed else "completed",
@@ -210,6 +221,7 @@ class Conclusion:
     program_sha256: str | None
     environment: dict[str, Any]
     duplicate_of: str | None = None
+    equivalent_of: str | None = None
 
 
 def conclude(store: Store, experiment: Experiment, attempts: Sequence[Attempt], config: CampaignConfig) -> Conclusion:
@@ -228,7 +240,8 @@ def conclude(store: Store, experiment: Experiment, attempts: Sequence[Attempt], 
         hypothesis=hypothesis,
         program_sha256=next((a.program_sha256 for a in reversed(attempts) if a.program_sha256), None),
         environment={"cost": detail["cost"]} if detail.get("cost") else {},
-        duplicate_of=str(detail["duplicate_of"]) if status == "duplicate" else None,
+        duplicate_of=detail.get("duplicate_of") if status == "duplicate" else None,
+        equivalent_of=detail.get("equivalent_of") if status == "duplicate" else None,
     )
 
 
@@ -270,10 +283,6 @@ def _parent_of(store: Store, experiment: Experiment) -> Experiment:
     return store.experiment(experiment.parent_id)
 
 
-def _shown_id(experiment_id: str) -> str:
-    return f"exp-{experiment_id.rpartition('-')[2]}"
-
-
 def program_view(store: Store, experiment: Experiment) -> ProgramView:
     """A program with what it achieved."""
     if experiment.program_sha256 is None:
@@ -281,7 +290,7 @@ def program_view(store: Store, experiment: Experiment) -> ProgramView:
     trials = store.trials(experiment.id)
     hypothesis = experiment.hypothesis or {}
     return ProgramView(
-        experiment=_shown_id(experiment.id),
+        experiment=shown_id(experiment.id),
         name=experiment.name,
         source=store.program(experiment.program_sha256).source,
         score=experiment.score,
@@ -295,12 +304,12 @@ def program_view(store: Store, experiment: Experiment) -> ProgramView:
 def _history_item(experiment: Experiment, scores: dict[str, float | None]) -> HistoryItem:
     hypothesis = experiment.hypothesis or {}
     return HistoryItem(
-        experiment=_shown_id(experiment.id),
+        experiment=shown_id(experiment.id),
         name=experiment.name,
         status=experiment.status,
         reason=experiment.reason if experiment.status != "completed" else "",
         score=experiment.score,
-        parent=_shown_id(experiment.parent_id) if experiment.parent_id else None,
+        parent=shown_id(experiment.parent_id) if experiment.parent_id else None,
         parent_score=scores.get(experiment.parent_id) if experiment.parent_id else None,
         change=str(hypothesis.get("change", "")),
         design=str(hypothesis.get("design", "")),

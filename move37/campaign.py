@@ -1,7 +1,7 @@
 """The campaign: opens experiments in index order, several at a time, under a budget, and says why it stopped.
 
 Resume is the same code as run: what is terminal in the store is skipped, what is open goes on, what is missing is
-opened. An experiment waits for its horizon (see `loop.horizon`), not for whatever is finished.
+opened. An experiment waits for its horizon (see `loop.Visibility`), not for whatever is finished.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from memory.records import Campaign, CampaignState, Experiment
 from memory.store import Store
 from move37.errors import BudgetExhausted, CampaignPaused, Interrupted, Move37Error
 from move37.graph import ExperimentGraph, checkpoints, discard
-from move37.loop import Loop, horizon
+from move37.loop import Loop
 from sandbox.errors import SandboxError
 
 _HEARTBEAT_S = 5.0
@@ -45,20 +45,19 @@ async def drive(loop: Loop, *, checkpoint_file: Path | None) -> Ending:
 
 
 async def _run_experiments(loop: Loop, graph: ExperimentGraph) -> Ending:
-    config = loop.config
-    ended = {e.index: asyncio.Event() for e in loop.store.experiments(loop.campaign.id) if e.status != "open"}
+    ended = {e.index: asyncio.Event() for e in loop.store.outline(loop.campaign.id) if e.status != "open"}
     for event in ended.values():
         event.set()
     for index in ended:
         await loop.turnstile.settle(index)
-    slots = asyncio.Semaphore(config.parallel)
-    done = {index: ended.get(index, asyncio.Event()) for index in range(config.experiments)}
+    slots = asyncio.Semaphore(loop.config.parallel)
+    done = {index: ended.get(index, asyncio.Event()) for index in loop.indices}
 
     stopping: list[Exception] = []
     in_flight: set[int] = set()
 
     async def one(index: int) -> None:
-        for earlier in range(horizon(index, config.parallel, len(config.search.starters)) + 1):
+        for earlier in range(loop.visibility.first, loop.visibility.horizon(index) + 1):
             await done[earlier].wait()
         async with slots:
             if stopping:
@@ -74,9 +73,7 @@ async def _run_experiments(loop: Loop, graph: ExperimentGraph) -> Ending:
             finally:
                 in_flight.discard(index)
 
-    tasks = {
-        i: asyncio.create_task(one(i), name=f"experiment-{i}") for i in range(config.experiments) if i not in ended
-    }
+    tasks = {i: asyncio.create_task(one(i), name=f"experiment-{i}") for i in loop.indices if i not in ended}
     try:
         with _interruptible():
             await _until_stopped(tasks, stopping, in_flight)
@@ -113,10 +110,10 @@ async def _cancel(tasks: Collection["asyncio.Task[None]"]) -> None:
 def _open(loop: Loop, index: int) -> Experiment:
     """Opens the experiment, or finds it where an interrupted run left it."""
     config, store = loop.config, loop.store
-    starter = index < len(config.search.starters)
-    existing = next((e for e in store.experiments(loop.campaign.id) if e.index == index), None)
+    starter = index < loop.visibility.proposals
+    existing = store.experiment_at(loop.campaign.id, index)
     if existing is None:
-        if index >= len(config.search.starters):
+        if not starter:
             loop.budget.check()
             _require_parent(loop)
         existing = store.open_experiment(
@@ -134,7 +131,9 @@ def _open(loop: Loop, index: int) -> Experiment:
 
 
 def _require_parent(loop: Loop) -> None:
-    starters = loop.store.experiments(loop.campaign.id, up_to_index=len(loop.config.search.starters) - 1)
+    if loop.visibility.node is not None:
+        return  # a fork is not made where nothing completed is visible
+    starters = loop.visibility.experiments(loop.visibility.proposals)
     if not any(e.status == "completed" for e in starters):
         reasons = "; ".join(f"{e.id}: {e.reason} ({e.message})" for e in starters)
         raise CampaignPaused(f"no starting program completed its trials, so there is nothing to improve on: {reasons}")

@@ -32,8 +32,12 @@ class Choice:
     rationale: dict[str, float | int | str]
 
 
-def choose(visible: Sequence[Experiment], *, seed: int, index: int, exemplars: int) -> Choice:
+def choose(
+    visible: Sequence[Experiment], *, seed: int, index: int, exemplars: int, fixed_parent: Experiment | None = None
+) -> Choice:
     """Chooses parent and exemplars among the completed experiments of `visible`.
+
+    `fixed_parent` is taken as it is, where a fork begins; the exemplars are chosen around it by the same rule.
 
     Raises:
         ValueError: nothing visible is completed.
@@ -45,6 +49,9 @@ def choose(visible: Sequence[Experiment], *, seed: int, index: int, exemplars: i
     if not scored:
         raise ValueError("no completed experiment to choose a parent from")
     rng = random.Random(f"select:{seed}:{index}")
+    if fixed_parent is not None:
+        shown = _exemplars(scored, fixed_parent, exemplars, rng)
+        return Choice(fixed_parent, shown, {"rule": "the experiment that was forked is the first parent"})
     leaders = scored[:_LEADERS]
     weights = _weights(leaders, Counter(e.parent_id for e in visible if e.parent_id))
     parent = rng.choices(leaders, weights=weights)[0]

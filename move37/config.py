@@ -20,6 +20,8 @@ from agents.embedded.notice import EMBEDDED_MODEL
 from move37.errors import ConfigError
 
 WEAK_STARTERS = ("short_convolution", "diagonal_ssm")
+IdentityLevel = Literal["L0", "L1", "L2", "L3"]
+IDENTITY_LEVELS: tuple[IdentityLevel, ...] = ("L0", "L1", "L2", "L3")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
 
@@ -56,13 +58,15 @@ class BudgetConfig(_Section):
 
 
 class SearchConfig(_Section):
-    """How the campaign searches."""
+    """How the campaign searches. `identity`: the levels at which a program may be a repeat of an earlier one."""
 
     starters: tuple[str, ...] = WEAK_STARTERS
     exemplars: Annotated[int, Field(ge=0, le=6)] = 3
     repairs: Annotated[int, Field(ge=0, le=10)] = 3
     max_exponent: Annotated[float, Field(ge=1.0, le=4.0)] | None = None
     history: Annotated[int, Field(ge=0, le=100)] = 12
+    identity: tuple[IdentityLevel, ...] = IDENTITY_LEVELS
+    prompt_tokens: Annotated[int, Field(ge=1000, le=1_000_000)] = 24_000
 
 
 class ObjectiveConfig(_Section):
@@ -126,6 +130,8 @@ class CampaignConfig(_Section):
                 raise ValueError(f"objective.{label} lists something twice: {list(values)}")
         if any(seed < 0 or seed >= 2**31 for seed in self.objective.seeds):
             raise ValueError("objective.seeds must lie in 0 .. 2^31-1")
+        if len(set(self.search.identity)) != len(self.search.identity):
+            raise ValueError(f"search.identity lists a level twice: {list(self.search.identity)}")
         if not self.search.starters or len(set(self.search.starters)) != len(self.search.starters):
             raise ValueError("search.starters needs at least one reference program, each once")
         if self.budget.usd is not None and not self.model.priced:
@@ -198,6 +204,17 @@ def validate(data: Mapping[str, Any]) -> CampaignConfig:
         raise ConfigError(_explain(error)) from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"the configuration holds a value that is not plain data: {error}") from error
+
+
+def stored(data: Mapping[str, Any]) -> CampaignConfig:
+    """The configuration of a stored campaign. One from before there were further levels of identity keeps the first:
+    its experiments, replayed or resumed, meet the rules under which they began.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    search = dict(data.get("search", {}))
+    return validate({**data, "search": {"identity": ["L0"], **search}})
 
 
 def _lay(data: dict[str, Any], dotted: str, value: Any) -> None:

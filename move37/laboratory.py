@@ -6,7 +6,7 @@ another implementation (`move37.replaying`) that answers from the store.
 
 import asyncio
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,8 @@ from typing import Any, Protocol
 from evaluator import tiers
 from evaluator.errors import WireError
 from evaluator.gating import CostProfile, gate_phases, read_gate_reply
+from evaluator.identities import LEVELS as EXECUTED_LEVELS
+from evaluator.identities import Identity, identity_phases, read_identity_reply
 from evaluator.profile import CostReport, profile_phases, read_profile_reply
 from evaluator.trial import TrialRequest, score_trial, trial_phases
 from evaluator.verdict import Verdict
@@ -28,13 +30,24 @@ Progress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
+class FoundIdentity:
+    """What a program is at an executed level; `key` is None where that cannot be said, with the reason."""
+
+    level: str
+    key: str | None
+    reason: str
+    cost_s: float
+
+
+@dataclass(frozen=True)
 class GateOutcome:
-    """Verdicts of the gates that execute a program, in order."""
+    """Verdicts of the gates that execute a program, in order; what it is at the executed levels that were asked for."""
 
     verdicts: tuple[Verdict, ...]
     cost: CostProfile | None
     log: str = ""
     warnings: tuple[str, ...] = ()
+    identities: tuple[FoundIdentity, ...] = ()
 
     @property
     def failure(self) -> Verdict | None:
@@ -73,10 +86,12 @@ class Laboratory(Protocol):
         label: str,
         tasks: Sequence[str] = (),
         max_exponent: float | None = None,
+        identity: Sequence[str] = (),
     ) -> GateOutcome:
         """Runs the gates that execute the program, at the lengths of the tier and of `tasks`.
 
-        `max_exponent` limits how its work may grow with length.
+        `max_exponent` limits how its work may grow with length. `identity`: the levels (L2, L3) at which to say what a
+        program is that passes.
         """
 
     async def trial(
@@ -106,19 +121,40 @@ class SandboxLaboratory:
         label: str,
         tasks: Sequence[str] = (),
         max_exponent: float | None = None,
+        identity: Sequence[str] = (),
     ) -> GateOutcome:
-        """See `Laboratory.gates`."""
+        """See `Laboratory.gates`. A program that ends its worker is tried without the question of its identity: to have
+        none is no failure."""
         lengths = {tiers.get(track, tier).task(task).length for task in tasks}
-        phases = gate_phases(source, track=track, tier=tier, lengths=lengths, max_exponent=max_exponent)
-        outcome = await self._run(Job(label, phases, self._limits))
+        asked: dict[str, Any] = {"track": track, "tier": tier, "lengths": lengths, "max_exponent": max_exponent}
+        levels = [level.lower() for level in identity]
+        outcome = await self._run(Job(label, gate_phases(source, **asked, identity=levels), self._limits))
+        nameless: tuple[FoundIdentity, ...] = ()
+        if outcome.kind is OutcomeKind.CANDIDATE_FAILED and levels:
+            nameless = tuple(FoundIdentity(level, None, _ended(outcome), outcome.wall_s) for level in identity)
+            levels = []
+            outcome = await self._run(Job(label, gate_phases(source, **asked), self._limits))
         if outcome.kind is OutcomeKind.CANDIDATE_FAILED:
             verdict = Verdict("sandbox", False, outcome.reason, outcome.message, outcome.line)
             return GateOutcome((verdict,), None, outcome.log)
         try:
-            report = read_gate_reply(_mapping(outcome.replies[0]))
+            reply = _mapping(outcome.replies[0])
+            report = read_gate_reply(reply)
+            found = _found(read_identity_reply(reply, levels)) if levels and report.accepted else nameless
         except WireError as error:
             return GateOutcome((Verdict("sandbox", False, "protocol", str(error)),), None, outcome.log)
-        return GateOutcome(report.verdicts, report.cost, outcome.log, report.warnings)
+        return GateOutcome(report.verdicts, report.cost, outcome.log, report.warnings, found)
+
+    async def identify(self, source: str, *, track: str, tier: str, label: str) -> tuple[FoundIdentity, ...]:
+        """What the program is at the executed levels. One that fails at it is none; the failure is the reason."""
+        outcome = await self._run(Job(label, identity_phases(source, track=track, tier=tier), self._limits))
+        why = _ended(outcome)
+        if outcome.kind is not OutcomeKind.CANDIDATE_FAILED:
+            try:
+                return _found(read_identity_reply(_mapping(outcome.replies[0])))
+            except WireError as error:
+                why = str(error)
+        return tuple(FoundIdentity(level.upper(), None, why, outcome.wall_s) for level in EXECUTED_LEVELS)
 
     async def profile(self, source: str, *, track: str, tier: str, label: str) -> CostReport | str:
         """What the program costs, as measured in the sandbox; a sentence where it could not be measured."""
@@ -196,6 +232,14 @@ class SandboxLaboratory:
     async def close(self) -> None:
         """Closes the sandbox."""
         await self._sandbox.close()
+
+
+def _ended(outcome: JobOutcome) -> str:
+    return f"the sandbox ended it ({outcome.reason}): {outcome.message}"
+
+
+def _found(identities: Mapping[str, Identity]) -> tuple[FoundIdentity, ...]:
+    return tuple(FoundIdentity(level.upper(), one.key, one.reason, one.cost_s) for level, one in identities.items())
 
 
 def _mapping(reply: object) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""The gate ladder from the host's side: static gates, identity, then the gates that run the program in a sandbox.
+"""The gate ladder from the host's side: static gates, identity by text, the gates that run the program in a sandbox,
+identity by what it computes.
 
 One climb for campaigns and for `move37 gates`. It stops at the first failure; the measured cost comes with a program
-that is accepted. What "tried before" means is the caller's business: it passes the identity gate in.
+that is accepted. What "tried before" means is the caller's business: it passes the identity gates in.
 """
 
 import asyncio
@@ -12,9 +13,10 @@ from typing import Any
 from evaluator.gating import CostProfile
 from evaluator.static_gate import static_gates
 from evaluator.verdict import Verdict
-from move37.laboratory import Laboratory
+from move37.laboratory import FoundIdentity, Laboratory
 
 Identity = Callable[[], Awaitable[Verdict]]
+Equivalence = Callable[[Sequence[FoundIdentity]], Awaitable[Verdict]]
 
 
 @dataclass(frozen=True)
@@ -62,18 +64,25 @@ async def climb(
     tier: str,
     label: str,
     identity: Identity,
+    levels: Sequence[str] = (),
+    equivalence: Equivalence | None = None,
     tasks: Sequence[str] = (),
     max_exponent: float | None = None,
 ) -> Climb:
-    """Up the ladder to the first failure."""
+    """Up the ladder to the first failure. Executed `levels` of identity are found out in the gates' job, for
+    `equivalence` to judge."""
     verdicts = list(await static(source, track=track))
     if all(verdict.passed for verdict in verdicts):
         verdicts.append(await identity())
     if not all(verdict.passed for verdict in verdicts):
         return Climb(tuple(verdicts))
     text = source if isinstance(source, str) else source.decode("utf-8")
-    outcome = await laboratory.gates(text, track=track, tier=tier, label=label, tasks=tasks, max_exponent=max_exponent)
-    *before, last = outcome.verdicts
+    outcome = await laboratory.gates(
+        text, track=track, tier=tier, label=label, tasks=tasks, max_exponent=max_exponent, identity=levels
+    )
+    verdicts.extend(outcome.verdicts)
+    if outcome.failure is None and equivalence is not None:
+        verdicts.append(await equivalence(outcome.identities))
     cost = {"cost": asdict(outcome.cost)} if outcome.cost is not None else {}
-    verdicts.extend([*before, replace(last, detail={**last.detail, **cost})])
+    verdicts[-1] = replace(verdicts[-1], detail={**verdicts[-1].detail, **cost})
     return Climb(tuple(verdicts), outcome.cost, outcome.warnings)

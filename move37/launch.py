@@ -8,6 +8,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,17 @@ from agents.errors import EndpointInvalid, MissingKey, ModelUnavailable
 from agents.gateway import ChatModel, Prices, open_model
 from evaluator import tiers
 from evaluator.objective import objective, objective_hash
-from memory.records import Campaign
+from memory.records import Campaign, Experiment
 from memory.store import Store
 from move37 import briefing
 from move37.budget import Budget
 from move37.campaign import Ending, drive
-from move37.config import CampaignConfig, validate
+from move37.config import CampaignConfig, stored
 from move37.errors import CampaignPaused, ConfigError
 from move37.keys import api_key, withdraw
 from move37.laboratory import Laboratory, SandboxLaboratory, require_accelerator
-from move37.loop import Loop, Notify
+from move37.loop import Loop, Notify, Visibility
+from move37.recalling import Recollection
 from move37.turnstile import Turnstile
 from move37.workspace import Workspace
 from prompts.loader import Prompts
@@ -83,8 +85,10 @@ def check_name(store: Store, name: str) -> None:
         )
 
 
-def start(store: Store, config: CampaignConfig) -> Campaign:
+def start(store: Store, config: CampaignConfig, node: Experiment | None = None) -> Campaign:
     """Creates the campaign's record: configuration and objective frozen and hashed.
+
+    With `node` it is a fork that goes on from that experiment, and runs no starters.
 
     Raises:
         ConfigError: the name is taken.
@@ -92,6 +96,7 @@ def start(store: Store, config: CampaignConfig) -> Campaign:
     check_name(store, config.name)
     goal = config.objective
     decides: dict[str, Any] = {"salt": goal.salt or "", "learning_rates": goal.learning_rates}
+    proposer = "grammar" if config.model.embedded else "language-model"
     return store.create_campaign(
         name=config.name,
         config=config.frozen(),
@@ -99,7 +104,9 @@ def start(store: Store, config: CampaignConfig) -> Campaign:
         objective=objective(goal.track, goal.tier, goal.tasks, goal.seeds, **decides),
         objective_hash=objective_hash(goal.track, goal.tier, goal.tasks, goal.seeds, **decides),
         seed=config.seed,
-        arms=["starters", "grammar" if config.model.embedded else "language-model"],
+        arms=["starters", proposer] if node is None else [proposer],
+        forked_from=None if node is None else node.campaign_id,
+        forked_at=None if node is None else node.id,
     )
 
 
@@ -109,21 +116,35 @@ def extended(store: Store, campaign: Campaign, more: Mapping[str, Any]) -> Campa
     Raises:
         ConfigError: a lower number of experiments than there are already, or the objective has changed since.
     """
-    check_objective(campaign, validate(campaign.config))
+    check_objective(campaign, stored_config(campaign))
     data = dict(campaign.config)
     for event in store.events(campaign.id, kind="budget_extended"):
         _extend(data, event.payload)
     changes = {key: value for key, value in more.items() if value is not None}
     if changes:
-        existing = len(store.experiments(campaign.id))
+        existing = sum(store.by_status(campaign.id).values())
         if int(changes.get("experiments", existing)) < existing:
             raise ConfigError(
                 f"campaign '{campaign.name}' has {existing} experiments already; ask for at least as many"
             )
         _extend(data, changes)
-        validate(data)
+        stored(data)
         store.put_event(campaign.id, "budget_extended", changes)
-    return validate(data)
+    return stored(data)
+
+
+def stored_config(campaign: Campaign) -> CampaignConfig:
+    """The frozen configuration of a stored campaign.
+
+    Raises:
+        ConfigError: it has none: it was imported from another system, and can be read only.
+    """
+    if "objective" not in campaign.config:
+        raise ConfigError(
+            f"campaign '{campaign.name}' was not run by Move37: it has no configuration, so nothing of it can be "
+            "trained again, re-driven or forked. `move37 lineage` and `move37 show` read it."
+        )
+    return stored(campaign.config)
 
 
 def check_objective(campaign: Campaign, config: CampaignConfig) -> None:
@@ -160,20 +181,23 @@ def execute(
     notify: Notify,
     announce: Announce,
     on_campaign: Callable[[Campaign], None] = lambda campaign: None,
+    fork_of: Experiment | None = None,
 ) -> Launched:
     """Runs a campaign in this process until it ends or stops, and holds its lock meanwhile.
 
     Without `campaign` a new one is started, but only once sandbox and model are there: a launch that cannot work leaves
     no record behind that could not be continued either. `on_campaign` is told of the record before anything runs.
+    With `fork_of` the new campaign goes on from that experiment (`forking.plan` says under which configuration).
     """
-    return asyncio.run(_execute(workspace, store, config, campaign, notify, announce, on_campaign))
+    begin = partial(start, store, config, fork_of) if campaign is None else lambda: campaign
+    return asyncio.run(_execute(workspace, store, config, begin, notify, announce, on_campaign))
 
 
 async def _execute(
     workspace: Workspace,
     store: Store,
     config: CampaignConfig,
-    campaign: Campaign | None,
+    begin: Callable[[], Campaign],
     notify: Notify,
     announce: Announce,
     on_campaign: Callable[[Campaign], None],
@@ -192,12 +216,14 @@ async def _execute(
         )
         notices = [*opened.warnings, *await _equipped(config, laboratory)]
         model = open_chat_model(config)
-        campaign = campaign or start(store, config)
+        campaign = begin()
         with workspace.hold(campaign.id, campaign.name):
             on_campaign(campaign)
-            _announce_all(store, campaign, config, opened, notices, model, announce)
-            loop = _loop(store, campaign, config, laboratory, model, notify)
+            remembered = Recollection.kept_in(workspace.runs / "neighbours" / campaign.id)
+            loop = _loop(store, campaign, config, laboratory, model, notify, remembered)
+            _announce_all(loop, opened, notices, announce)
             ending = await drive(loop, checkpoint_file=checkpoint_file(workspace, campaign))
+            remembered.save()
     finally:
         if model is not None:
             await model.close()
@@ -206,7 +232,13 @@ async def _execute(
 
 
 def _loop(
-    store: Store, campaign: Campaign, config: CampaignConfig, laboratory: Laboratory, model: ChatModel, notify: Notify
+    store: Store,
+    campaign: Campaign,
+    config: CampaignConfig,
+    laboratory: Laboratory,
+    model: ChatModel,
+    notify: Notify,
+    recollection: Recollection,
 ) -> Loop:
     return Loop(
         store=store,
@@ -217,8 +249,9 @@ def _loop(
         model=model,
         laboratory=laboratory,
         budget=Budget(config.budget, lambda: store.spent(campaign.id)),
-        turnstile=Turnstile(),
+        turnstile=Turnstile(Visibility.of(store, campaign).first),
         notify=notify,
+        recollection=recollection,
     )
 
 
@@ -255,25 +288,18 @@ async def _equipped(config: CampaignConfig, laboratory: SandboxLaboratory) -> li
     return notices
 
 
-def _announce_all(
-    store: Store,
-    campaign: Campaign,
-    config: CampaignConfig,
-    opened: Opened,
-    equipment: list[str],
-    model: ChatModel,
-    announce: Announce,
-) -> None:
-    notices = []
-    if config.experiments <= len(config.search.starters):
+def _announce_all(loop: Loop, opened: Opened, equipment: list[str], announce: Announce) -> None:
+    store, campaign = loop.store, loop.campaign
+    notices = _fork_notices(loop)
+    if loop.indices.stop <= loop.visibility.proposals:
         notices.append(
-            f"{config.experiments} experiments are no more than the starting programs: nothing will be proposed "
+            f"{loop.config.experiments} experiments are no more than the starting programs: nothing will be proposed "
             "(--experiments counts the starters)"
         )
-    if model.kind == "grammar":
+    if loop.model.kind == "grammar":
         notices.append(f"model {EMBEDDED_MODEL}: {EMBEDDED_NOTICE}")
     else:
-        notices.append(f"model {model.name}")
+        notices.append(f"model {loop.model.name}")
     notices.append(f"sandbox {opened.sandbox.level}: {opened.chosen_because}")
     notices.extend(equipment)
     for notice in notices:
@@ -282,3 +308,21 @@ def _announce_all(
     for notice in notices:
         if notice not in store.campaign(campaign.id).announcements:
             store.set_campaign_state(campaign.id, "running", announcement=notice)
+
+
+def _fork_notices(loop: Loop) -> list[str]:
+    node = loop.visibility.node
+    if node is None:
+        return []
+    seen = loop.visibility.experiments(loop.visibility.first)
+    parent = loop.visibility.first_parent(loop.visibility.first)
+    notices = [
+        f"forked from {node.id}: sees {len(seen)} earlier experiments and nothing after them; "
+        + ("that one is the first parent" if parent else f"its first parent is drawn, since that one is {node.status}")
+    ]
+    if loop.model.kind != "grammar" and not loop.config.objective.salt:
+        notices.append(
+            "the objective of this lineage has no secret salt, because it began with the embedded grammar: a hostile "
+            "program could compute the labels of the evaluation data. A new campaign draws a salt."
+        )
+    return notices

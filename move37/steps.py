@@ -5,12 +5,13 @@ model call, trial or record. A step returns the name of the next; the graph only
 """
 
 from agents import analyst, coder, researcher
+from agents.contexts import ResearchContext
 from agents.errors import ReplyMalformed
 from evaluator.trial import TrialRequest
 from evaluator.verdict import Verdict
-from memory.identity import l0
 from memory.records import Attempt, AttemptOutcome, Experiment
-from move37 import briefing
+from memory.tokens import estimate
+from move37 import briefing, observing, recalling, reserving
 from move37.asking import ANALYST, CODER, RESEARCHER, ask
 from move37.choosing import choose
 from move37.ladder import climb, static
@@ -26,6 +27,7 @@ async def select(loop: Loop, experiment_id: str) -> Route:
             seed=loop.config.seed,
             index=experiment.index,
             exemplars=loop.config.search.exemplars,
+            fixed_parent=loop.visibility.first_parent(experiment.index),
         )
         loop.store.select(
             experiment_id,
@@ -43,8 +45,7 @@ async def research(loop: Loop, experiment_id: str) -> Route:
     if attempt.hypothesis is None and attempt.origin != "repair":
         loop.notify("research", {"experiment": experiment_id, "attempt": attempt.number})
         experiment = loop.store.experiment(experiment_id)
-        context = briefing.research_context(loop.store, loop.brief, experiment, loop.visible(experiment), loop.config)
-        prompt = researcher.messages(loop.prompts, context)
+        prompt = researcher.messages(loop.prompts, _evidence(loop, experiment))
         try:
             hypothesis = await ask(loop, experiment, "researcher", attempt.number, prompt, RESEARCHER)
         except ReplyMalformed as error:
@@ -53,6 +54,22 @@ async def research(loop: Loop, experiment_id: str) -> Route:
             experiment_id, attempt.number, origin=attempt.origin, hypothesis=hypothesis.model_dump(mode="json")
         )
     return "code"
+
+
+def _evidence(loop: Loop, experiment: Experiment) -> ResearchContext:
+    """What the researcher is shown, within the budget of tokens; which published findings is recorded."""
+    visible, lessons = loop.visible(experiment), loop.visibility.lessons(experiment.index)
+    knowledge = observing.suggestions(loop.store, loop.brief, experiment, visible)
+    selection = loop.recollection.recall(loop.store, experiment, visible, lessons, knowledge)
+    memory = recalling.reminded(selection, visible)
+    context = briefing.research_context(loop.store, loop.brief, experiment, visible, lessons, memory, loop.config)
+    fitted = recalling.within(
+        context,
+        loop.config.search.prompt_tokens,
+        lambda tried: sum(estimate(m.content) for m in researcher.messages(loop.prompts, tried).messages),
+    )
+    loop.store.put_knowledge_uses(experiment.id, [entry.id for entry in fitted.memory.knowledge])
+    return fitted
 
 
 async def code(loop: Loop, experiment_id: str) -> Route:
@@ -116,7 +133,9 @@ async def _climb(loop: Loop, experiment: Experiment, attempt: Attempt) -> tuple[
         track=objective.track,
         tier=objective.tier,
         label=f"{experiment.id}/gates-{attempt.number}",
-        identity=lambda: _identity(loop, experiment, attempt, source),
+        identity=lambda: reserving.by_text(loop, experiment, attempt, source),
+        levels=(levels := reserving.executed_levels(loop)),
+        equivalence=(lambda found: reserving.by_function(loop, experiment, attempt, found)) if levels else None,
         tasks=objective.tasks,
         max_exponent=loop.config.search.max_exponent,
     )
@@ -215,6 +234,7 @@ async def record(loop: Loop, experiment_id: str) -> Route:
             hypothesis=verdict.hypothesis,
             program_sha256=verdict.program_sha256,
             duplicate_of=verdict.duplicate_of,
+            equivalent_of=verdict.equivalent_of,
             environment=verdict.environment,
         )
     await loop.turnstile.settle(experiment.index)
@@ -231,26 +251,6 @@ async def record(loop: Loop, experiment_id: str) -> Route:
     return "end"
 
 
-async def _identity(loop: Loop, experiment: Experiment, attempt: Attempt, source: str) -> Verdict:
-    """Reserve, then train: the first experiment to reserve an identity is the only one that may train it."""
-    await loop.turnstile.wait(experiment.index)
-    reservation = loop.store.reserve(loop.campaign.id, "L0", l0(source), experiment.id)
-    if reservation.granted:
-        return Verdict("identity", True, "ok", "not tried before in this campaign")
-    if reservation.owner == experiment.id:
-        earlier = [a for a in loop.store.attempts(experiment.id) if a.number < attempt.number and a.program_sha256]
-        if not any(l0(loop.store.program(_program_of(a)).source) == l0(source) for a in earlier):
-            return Verdict("identity", True, "ok", "reserved by this attempt")  # repeated after a crash
-        return Verdict("identity", False, "unchanged", "this is the program that was just refused, unchanged")
-    return Verdict(
-        "identity",
-        False,
-        "duplicate",
-        f"already tried in {reservation.owner}",  # not how it went: it may be in flight, and timing decides nothing
-        detail={"duplicate_of": reservation.owner},
-    )
-
-
 def _current(loop: Loop, experiment_id: str) -> Attempt:
     return loop.store.attempts(experiment_id)[-1]
 
@@ -263,7 +263,7 @@ def _program_of(attempt: Attempt) -> str:
 
 def _refused(loop: Loop, attempt: Attempt, failure: Verdict) -> Route:
     """Closes the attempt with what the gate said, and says where to go."""
-    outcome: AttemptOutcome = "duplicate" if failure.reason == "duplicate" else "gate_failed"
+    outcome: AttemptOutcome = "duplicate" if failure.reason in {"duplicate", "equivalent"} else "gate_failed"
     closed = loop.store.close_attempt(
         attempt.experiment_id, attempt.number, outcome, {**failure.detail, **failure.as_dict()}
     )

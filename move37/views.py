@@ -3,11 +3,13 @@
 Reads the store only; imports neither torch nor langgraph nor pydantic, so that `status` answers at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
 from memory.errors import NotFound
+from memory.knowledge_base.query import usage
+from memory.lineage import Forest, gain_over
 from memory.records import Campaign, Experiment, Trial
 from memory.store import Store
 from move37.errors import NotThere
@@ -51,25 +53,23 @@ def best_of(experiments: Sequence[Experiment]) -> Experiment | None:
 
 def status(workspace: Workspace, store: Store, campaign: Campaign) -> dict[str, Any]:
     """One campaign's row of `move37 status --json`."""
-    counts = store.counts(campaign.id)
+    counts = store.by_status(campaign.id)
     spent = store.spent(campaign.id)
-    best = best_of(store.experiments(campaign.id, status="completed"))
+    best = store.best(campaign.id)
     state: str = campaign.state
     if state == "running" and not workspace.is_held(campaign.id):
         state = "interrupted"  # its process is gone without a word: `move37 resume` continues it
     return {
         "name": campaign.name,
         "id": campaign.id,
+        "forked_from": campaign.forked_at,
+        "read_only": campaign.read_only,
         "state": state,
         "arms": campaign.arms,
         "experiments": {
-            "total": counts.experiments,
+            "total": sum(counts.values()),
             "planned": campaign.config.get("experiments"),
-            "open": counts.open,
-            "completed": counts.completed,
-            "rejected": counts.rejected,
-            "duplicate": counts.duplicate,
-            "failed": counts.failed,
+            **counts,
         },
         "best": {"id": best.id, "score": best.score} if best else {"id": None, "score": None},
         "spent": {
@@ -84,9 +84,54 @@ def status(workspace: Workspace, store: Store, campaign: Campaign) -> dict[str, 
     }
 
 
+def closer(store: Store, campaign: Campaign) -> dict[str, Any]:
+    """What `status` says of one campaign beyond its row; it reads more of it."""
+    experiments = {e.id: e for e in store.outline(campaign.id)}
+    gains = {
+        e.id: e.score - parent.score
+        for e in experiments.values()
+        if e.score is not None and (parent := experiments.get(e.parent_id or "")) and parent.score is not None
+    }
+    uses = usage(((use.experiment_id, use.entry) for use in store.knowledge_uses(campaign.id)), gains)
+    return {
+        "identity": [
+            {"level": x.level, "programs": x.programs, "keyed": x.keyed, "cost_s": x.cost_s, "caught": x.caught}
+            for x in store.recognised(campaign.id)
+        ],
+        "knowledge": [
+            {"entry": x.entry, "shown": x.shown, "measured": x.measured, "gained": x.gained, "mean_gain": x.mean_gain}
+            for x in uses
+        ],
+    }
+
+
 def lineage(store: Store, campaign: Campaign) -> dict[str, Any]:
-    """`move37 lineage --json`."""
-    return {"campaign": campaign.name, "nodes": [node(e) for e in store.experiments(campaign.id)]}
+    """`move37 lineage --json`.
+
+    Raises:
+        LineageCycle: some experiments descend from themselves.
+    """
+    return lineage_of(campaign, Forest(store.experiments(campaign.id)))
+
+
+def lineage_of(campaign: Campaign, forest: Forest, chosen: Collection[str] | None = None) -> dict[str, Any]:
+    """As `lineage`, of a forest in hand and of those `chosen` from it (all by default)."""
+    counts = forest.descendant_counts()
+    best = best_of(forest.experiments)
+    return {
+        "campaign": campaign.name,
+        "best_path": [one.id for one in forest.path(best.id)] if best else [],
+        "nodes": [
+            {
+                **node(one),
+                "depth": forest.depth(one.id),
+                "descendants": counts[one.id],
+                "gain": gain_over(forest.parent(one.id), one),
+            }
+            for one in forest.experiments
+            if chosen is None or one.id in chosen
+        ],
+    }
 
 
 def node(experiment: Experiment) -> dict[str, Any]:
@@ -105,17 +150,20 @@ def node(experiment: Experiment) -> dict[str, Any]:
         "arm": experiment.arm,
         "change": hypothesis.get("change", ""),
         "duplicate_of": experiment.duplicate_of,
+        "equivalent_of": experiment.equivalent_of,
     }
 
 
 def show(store: Store, experiment: Experiment) -> dict[str, Any]:
     """`move37 show --json`: everything about one experiment."""
+    campaign = store.campaign(experiment.campaign_id)
     analysis = store.analysis(experiment.id)
     attempts = store.attempts(experiment.id)
     parent = store.experiment(experiment.parent_id) if experiment.parent_id else None
     return {
         **node(experiment),
-        "campaign": store.campaign(experiment.campaign_id).name,
+        "campaign": campaign.name,
+        "forked_from": campaign.forked_at,
         "message": experiment.message,
         "track": experiment.track,
         "tier": experiment.tier,

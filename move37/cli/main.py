@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from move37 import __version__
-from move37.cli import examining, inspecting, replaying, running, services
+from move37.cli import (
+    comparing,
+    examining,
+    exchanging,
+    forking,
+    identifying,
+    inspecting,
+    knowing,
+    replaying,
+    running,
+    services,
+)
 
 app = typer.Typer(
     name="move37",
@@ -26,12 +37,18 @@ _SETUP = "Set-up"
 app.command("run", rich_help_panel=_CAMPAIGNS)(running.run)
 app.command("resume", rich_help_panel=_CAMPAIGNS)(running.resume)
 app.command("replay", rich_help_panel=_CAMPAIGNS)(replaying.replay)
+app.command("fork", rich_help_panel=_CAMPAIGNS)(forking.fork)
 app.command("gates", rich_help_panel=_PROGRAMS)(examining.gates)
 app.command("evaluate", rich_help_panel=_PROGRAMS)(examining.evaluate)
+app.command("identity", rich_help_panel=_PROGRAMS)(identifying.identity)
 app.command("tasks", rich_help_panel=_PROGRAMS)(examining.tasks)
 app.command("status", rich_help_panel=_READING)(inspecting.status)
 app.command("lineage", rich_help_panel=_READING)(inspecting.lineage)
 app.command("show", rich_help_panel=_READING)(inspecting.show)
+app.command("diff", rich_help_panel=_READING)(comparing.diff)
+app.command("knowledge", rich_help_panel=_READING)(knowing.knowledge)
+app.command("export", rich_help_panel=_READING)(exchanging.export)
+app.add_typer(exchanging.import_app, name="import", rich_help_panel=_READING)
 app.command("doctor", rich_help_panel=_SETUP)(services.doctor)
 app.add_typer(services.sandbox_app, name="sandbox", rich_help_panel=_SETUP)
 app.add_typer(services.model_app, name="model", rich_help_panel=_SETUP)

@@ -12,7 +12,7 @@ from move37.cli.guard import fail, guarded, long_running
 from move37.cli.options import AsJson, CampaignName, RunsDir, StoreUrl
 
 if TYPE_CHECKING:
-    from memory.records import Campaign
+    from memory.records import Campaign, Experiment
     from memory.store import Store
     from move37.config import CampaignConfig
     from move37.workspace import Workspace
@@ -116,7 +116,7 @@ def run(
             settings = settings.model_copy(update={"name": _free_name(memory, settings.name)})
         settings = launch.resolved(settings)
         launch.check_name(memory, settings.name)
-        _go(workspace, memory, settings, None, as_json)
+        go(workspace, memory, settings, None, as_json)
 
 
 @guarded
@@ -144,12 +144,19 @@ def resume(
             raise ConfigError(f"campaign '{chosen.name}' is finished ({chosen.stopped_because}): nothing to resume")
         with workspace.hold(chosen.id, chosen.name):
             settings = launch.extended(memory, chosen, more)
-        _go(workspace, memory, settings, chosen, as_json)
+        go(workspace, memory, settings, chosen, as_json)
 
 
-def _go(
-    workspace: "Workspace", memory: "Store", settings: "CampaignConfig", campaign: "Campaign | None", as_json: bool
+def go(
+    workspace: "Workspace",
+    memory: "Store",
+    settings: "CampaignConfig",
+    campaign: "Campaign | None",
+    as_json: bool,
+    *,
+    fork_of: "Experiment | None" = None,
 ) -> None:
+    """Runs a campaign (a new one, a stored one, or a fork) in front of the user, and says how it ended."""
     from move37.cli.inspecting import write_json
     from move37.errors import BudgetExhausted
     from move37.launch import execute
@@ -166,6 +173,7 @@ def _go(
             notify=live.notify,
             announce=live.announce,
             on_campaign=live.begin,
+            fork_of=fork_of,
         )
     row = status(workspace, memory, launched.campaign)
     if as_json:

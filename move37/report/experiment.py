@@ -9,8 +9,8 @@ from rich.markup import escape
 from rich.syntax import Syntax
 from rich.text import Text
 
-from move37.report.terminal import STYLES, console
-from move37.report.text import plain, score
+from move37.report.terminal import console
+from move37.report.text import STYLES, plain, score
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 
@@ -113,9 +113,10 @@ def _analysis(out: Console, data: dict[str, Any]) -> None:
         out.print("none")
         return
     _line(out, "summary", analysis["summary"])
-    _line(out, "held", analysis["prediction_held"])
-    _line(out, "lesson", f"{analysis['lesson']['claim']} (effect {analysis['lesson']['effect']:+.3f})")
-    _line(out, "next", analysis["next_test"])
+    _line(out, "held", analysis.get("prediction_held"))
+    if lesson := analysis.get("lesson"):  # an imported analysis may be a summary alone
+        _line(out, "lesson", f"{lesson['claim']} (effect {lesson['effect']:+.3f})")
+    _line(out, "next", analysis.get("next_test"))
 
 
 def _exchanges(out: Console, data: dict[str, Any]) -> None:

@@ -15,8 +15,7 @@ from rich.table import Table
 from memory.records import Campaign, Experiment
 from memory.store import Store
 from move37.config import CampaignConfig
-from move37.report.terminal import STYLES
-from move37.report.text import plain, score
+from move37.report.text import STYLES, plain, score
 from move37.views import best_of
 
 _ROWS = 12

@@ -5,6 +5,7 @@ from typing import Any
 
 from move37.report.text import plain, score
 
+_ENTRIES = 5
 _HEADINGS = ("campaign", "state", "experiments", "best", "tokens", "cost", "wall")
 
 
@@ -15,7 +16,29 @@ def status_text(rows: Sequence[dict[str, Any]]) -> str:
     table = [_HEADINGS, *map(_cells, rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(_HEADINGS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_closer(rows[0])]) + "\n"
+
+
+def _closer(row: dict[str, Any]) -> list[str]:
+    """What is known of one campaign alone: what each level of identity did, which published findings preceded gains."""
+    lines = []
+    if row.get("forked_from"):
+        lines.append(f"forked from {plain(row['forked_from'])}")
+    for level in row.get("identity", ()):
+        each = 1000 * level["cost_s"] / level["programs"] if level["programs"] else 0.0
+        lines.append(
+            f"identity {level['level']}: {level['caught']} repeats recognised, {level['programs']} programs looked at, "
+            f"{level['keyed']} with a key, {each:.1f} ms each"
+        )
+    useful = sorted((x for x in row.get("knowledge", ()) if x["measured"]), key=lambda x: (-x["mean_gain"], x["entry"]))
+    for entry in useful[:_ENTRIES]:
+        lines.append(
+            f"shown {entry['entry']}: {entry['shown']} times, {entry['gained']} of {entry['measured']} measured "
+            f"gained, {entry['mean_gain']:+.3f} on average"
+        )
+    if useful:
+        lines.append("(that an entry was shown before a gain does not say that it led to it)")
+    return ["", *lines] if lines else []
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

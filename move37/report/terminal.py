@@ -1,16 +1,14 @@
 """What the terminal shows: tables and trees with rich. Everything that a model wrote is escaped."""
 
-import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from rich.tree import Tree
 
 from move37.report.text import plain, score
 from move37.views import best_of
@@ -19,46 +17,13 @@ if TYPE_CHECKING:
     from memory.records import Campaign, Experiment
     from memory.store import Store
     from move37.checks import Check
-    from move37.replaying import ExperimentReplay
-
-STYLES = {"completed": "green", "rejected": "red", "duplicate": "bright_black", "failed": "yellow", "open": "cyan"}
+    from move37.retraining import ExperimentReplay, MetricComparison
 
 
 def console() -> Console:
     """Standard output; a pipe gets a width that tables fit in."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 110
     return Console(file=sys.stdout, highlight=False, width=width)
-
-
-def print_lineage(data: dict[str, Any]) -> None:
-    """The forest of a campaign."""
-    console().print(_forest(data))
-
-
-def lineage_text(data: dict[str, Any]) -> str:
-    """The forest without colours, for a file."""
-    out = io.StringIO()
-    Console(file=out, width=160, highlight=False).print(_forest(data))
-    return out.getvalue()
-
-
-def _forest(data: dict[str, Any]) -> Tree:
-    forest = Tree(f"[bold]{escape(data['campaign'])}[/bold]")
-    branches: dict[str, Tree] = {}
-    for node in data["nodes"]:  # in index order, so a parent always stands before its children
-        branch = branches.get(node["parent"] or "", forest)
-        branches[node["id"]] = branch.add(_node_line(node))
-    return forest
-
-
-def _node_line(node: dict[str, Any]) -> str:
-    style = STYLES[node["status"]]
-    tail = (
-        ""
-        if node["status"] == "completed"
-        else f" [{style}]{node['status']}: {escape(plain(node['reason']))}[/{style}]"
-    )
-    return f"[{style}]{score(node['score'])}[/{style}] {escape(node['id'])} {escape(plain(node['name']))}{tail}"
 
 
 def print_best(store: "Store", campaign: "Campaign") -> None:
@@ -72,7 +37,7 @@ def print_best(store: "Store", campaign: "Campaign") -> None:
     by_id = {e.id: e for e in experiments}
     path = [best]
     while path[-1].parent_id:
-        path.append(by_id[path[-1].parent_id])
+        path.append(by_id.get(path[-1].parent_id) or store.experiment(path[-1].parent_id))  # a fork's lie elsewhere
     out.print(f"\n[bold]best lineage[/bold] ({escape(campaign.name)})")
     for depth, experiment in enumerate(reversed(path)):
         out.print(
@@ -81,7 +46,9 @@ def print_best(store: "Store", campaign: "Campaign") -> None:
             soft_wrap=True,
         )
     starters = [e for e in experiments if e.kind == "starter" and e.status == "completed"]
-    out.print(_gains(store, best, starters))
+    if campaign.forked_at is not None:
+        starters = [e for e in (path[-1], store.experiment(campaign.forked_at)) if e.score is not None]
+    out.print(_gains(store, best, list({e.id: e for e in starters}.values())))
     out.print(
         "[dim]Scores are learning-curve scores on selection data: this is what the search saw. A claim needs fresh "
         "seeds and a re-run baseline.[/dim]",
@@ -138,13 +105,29 @@ def print_replay(result: "ExperimentReplay") -> None:
     for heading in ("task", "seed", "metric", "stored", "replayed", ""):
         table.add_column(heading)
     for c in result.comparisons:
-        mark = "machine-dependent" if not c.compared else "identical" if c.identical else "[red]differs[/red]"
-        table.add_row(c.task, str(c.seed), c.metric, _number(c.stored), _number(c.replayed), mark)
+        table.add_row(c.task, str(c.seed), c.metric, _number(c.stored), _number(c.replayed), _verdict(c))
     out.print(table)
     for key, (stored, now) in result.environment_differences.items():
-        out.print(f"environment: {escape(key)} was {escape(str(stored))}, is {escape(str(now))}", soft_wrap=True)
+        note = "" if key in result.decisive else " (does not excuse a difference)"
+        out.print(f"environment: {escape(key)} was {escape(str(stored))}, is {escape(str(now))}{note}", soft_wrap=True)
     if result.identical:
         out.print(f"{escape(result.experiment)}: every repeatable metric is bit-identical")
+    elif result.reproduced:
+        out.print(
+            f"{escape(result.experiment)}: in another environment ({', '.join(result.decisive)}), every metric that is "
+            "compared lies within its tolerance",
+            soft_wrap=True,
+        )
+
+
+def _verdict(comparison: "MetricComparison") -> str:
+    if not comparison.compared:
+        return "machine-dependent"
+    if comparison.identical:
+        return "identical"
+    if comparison.tolerance is None:
+        return "not compared elsewhere"
+    return f"within {comparison.tolerance:g}" if comparison.within else "[red]differs[/red]"
 
 
 def _number(value: float | None) -> str:

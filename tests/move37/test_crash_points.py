@@ -130,8 +130,9 @@ def run(original: Store, source: Campaign, store: Any, campaign: Campaign, check
     ("checkpoints", "stride"),
     [
         pytest.param(False, 1, marks=pytest.mark.thorough, id="checkpoints lost"),
-        pytest.param(False, 4, id="checkpoints lost, every fourth write"),
-        pytest.param(True, 3, id="with checkpoints, every third write"),
+        pytest.param(True, 3, marks=pytest.mark.thorough, id="with checkpoints, every third write"),
+        pytest.param(False, 8, id="checkpoints lost, every eighth write"),
+        pytest.param(True, 8, id="with checkpoints, every eighth write"),
     ],
 )
 def test_resume_after_a_crash_at_every_write(

@@ -12,12 +12,12 @@ from tests.move37.conftest import TINY, Cli, outcomes
 
 pytestmark = pytest.mark.campaign
 
-KILLS = 5
 CAMPAIGN = (*TINY, "--experiments", "8", "--seed", "11", "--name", "victim")
 
 
 @pytest.mark.timeout(600)
-def test_five_kills_leave_the_campaign_as_if_undisturbed(cli: Cli, tmp_path: object) -> None:
+@pytest.mark.parametrize("wanted", [2, pytest.param(5, marks=pytest.mark.thorough)])
+def test_kills_leave_the_campaign_as_if_undisturbed(cli: Cli, tmp_path: object, wanted: int) -> None:
     undisturbed = Cli(tmp_path / "undisturbed")  # type: ignore[operator]
     started = time.monotonic()
     undisturbed("run", *CAMPAIGN)
@@ -26,7 +26,7 @@ def test_five_kills_leave_the_campaign_as_if_undisturbed(cli: Cli, tmp_path: obj
     rng = random.Random(20261123)
     command: tuple[str, ...] = ("run", *CAMPAIGN)
     kills = 0
-    while kills < KILLS:
+    while kills < wanted:
         process = cli.start(*command)
         time.sleep(rng.uniform(0.05, 0.3) * whole_s)  # anywhere from start-up to some experiments later
         assert process.poll() is None, "the campaign ended before it could be killed often enough"
@@ -51,7 +51,7 @@ def test_five_kills_leave_the_campaign_as_if_undisturbed(cli: Cli, tmp_path: obj
     trials = [(t.experiment_id, t.task, t.seed, t.data) for t in ours.trials(campaign_id=campaign)]
     assert len(trials) == len(set(trials)) == len(theirs.trials(campaign_id=theirs.campaign("victim").id))
     assert all(t.state == "completed" for t in ours.trials(campaign_id=campaign))
-    assert 3 <= len(ours.sessions(campaign)) <= kills + 1  # a kill during start-up leaves none
+    assert max(2, kills - 2) <= len(ours.sessions(campaign)) <= kills + 1  # a kill during start-up leaves none
     ours.close()
     theirs.close()
 

@@ -93,6 +93,7 @@ def test_an_unusable_sandbox_is_infrastructure_and_says_what_to_do(cli: Cli) -> 
 
 @needs_docker
 @pytest.mark.campaign
+@pytest.mark.thorough
 def test_the_same_campaign_in_containers_gives_the_same_results(finished: Cli, tmp_path: Path) -> None:
     from sandbox.doctor import checks
 
