@@ -65,7 +65,7 @@ def serve(channel: Channel) -> int:
         source = channel.receive(FrameKind.PROGRAM).decode("utf-8")
         if job["kind"] != "trial":
             phase = job["kind"]
-            channel.send_control({"type": "done", "phase": phase, **_examined(source, job)})
+            channel.send_control({"type": "done", "phase": phase, **_examined(source, job, channel)})
             return _ENDED
         trial = _Trial(source, job, channel)
         trial.train()
@@ -97,13 +97,15 @@ def _require_protocol(job: Mapping[str, Any]) -> None:
         raise WireError(f"the host speaks protocol {quoted(job.get('protocol'))}, this worker {PROTOCOL_VERSION}")
 
 
-def _examined(source: str, job: Mapping[str, Any]) -> dict[str, Any]:
+def _examined(source: str, job: Mapping[str, Any], channel: Channel) -> dict[str, Any]:
     """The answer to a job that needs no training. Imported here: a trial should not wait for torch's compiler."""
     if job["kind"] == "gates":
         from evaluator.gates.ladder import run_gates
 
         found = run_gates(source, job["track"], job["tier"], job.get("max_exponent"), lengths=job["lengths"])
         if job.get("identity") and all(verdict["passed"] for verdict in found["verdicts"]):
+            # The host has to know what ended a program that does not survive what follows: not the gates.
+            channel.send_control({"type": "progress", "phase": "gates", "step": 1, "steps": 2, "loss": None})
             found |= _identities(source, job, job["identity"])
         return found
     if job["kind"] == "profile":

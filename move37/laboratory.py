@@ -123,14 +123,17 @@ class SandboxLaboratory:
         max_exponent: float | None = None,
         identity: Sequence[str] = (),
     ) -> GateOutcome:
-        """See `Laboratory.gates`. A program that ends its worker is tried without the question of its identity: to have
-        none is no failure."""
+        """See `Laboratory.gates`. A program that passes and then ends its worker over the question of its identity is
+        tried without it: to have none is no failure."""
         lengths = {tiers.get(track, tier).task(task).length for task in tasks}
         asked: dict[str, Any] = {"track": track, "tier": tier, "lengths": lengths, "max_exponent": max_exponent}
         levels = [level.lower() for level in identity]
-        outcome = await self._run(Job(label, gate_phases(source, **asked, identity=levels), self._limits))
+        passed: list[dict[str, Any]] = []
+        outcome = await self._run(
+            Job(label, gate_phases(source, **asked, identity=levels), self._limits), passed.append
+        )
         nameless: tuple[FoundIdentity, ...] = ()
-        if outcome.kind is OutcomeKind.CANDIDATE_FAILED and levels:
+        if outcome.kind is OutcomeKind.CANDIDATE_FAILED and passed:
             nameless = tuple(FoundIdentity(level, None, _ended(outcome), outcome.wall_s) for level in identity)
             levels = []
             outcome = await self._run(Job(label, gate_phases(source, **asked), self._limits))

@@ -43,6 +43,7 @@ def test_a_port_that_is_taken_is_a_usage_error(cli: Cli) -> None:
         assert f"cannot listen on 127.0.0.1 port {port}" in cli("model", "serve", "--port", str(port), expect=2).stderr
 
 
+@pytest.mark.thorough
 def test_a_campaign_over_http_is_the_campaign_in_process(served: str, cli: Cli, tmp_path: Path) -> None:
     campaign = (*TINY, "--experiments", "4", "--seed", "3")
     cli("run", *campaign, "--base-url", served, "--accept-unsafe", "--name", "remote")
@@ -176,7 +177,12 @@ def test_text_that_cannot_be_a_program_is_a_refusal_and_not_a_crash(
     [
         pytest.param(HANGS, {"timeout"}, id="hangs"),
         pytest.param(EATS_MEMORY, {"out_of_memory", "forward_failed"}, id="eats memory"),
-        pytest.param(PRINTS, {"timeout", "output_limit", "ok", "forward_failed"}, id="prints a gigabyte"),
+        pytest.param(
+            PRINTS,
+            {"timeout", "output_limit", "ok", "forward_failed"},
+            marks=pytest.mark.thorough,
+            id="prints a gigabyte",
+        ),
     ],
 )
 def test_what_a_hostile_program_does_is_a_verdict(

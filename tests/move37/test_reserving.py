@@ -1,9 +1,13 @@
 """A program that is an earlier one, at any level of identity: recognised, linked, told, never trained."""
 
+import pytest
+
 from agents.embedded.notice import EMBEDDED_MODEL
 from evaluator import catalogue
 from move37.config import stored
+from move37.laboratory import SandboxLaboratory
 from move37.replaying import replay_campaign
+from sandbox.protocol import JobOutcome, OutcomeKind
 from tests.move37.conftest import Play
 from tests.move37.scripted import fenced
 
@@ -84,3 +88,27 @@ def test_levels_that_are_not_asked_for_are_not_looked_at(play: Play):
 def test_a_campaign_from_before_there_were_levels_keeps_recognising_by_text():
     assert stored({"model": {"name": EMBEDDED_MODEL}}).search.identity == ("L0",)
     assert stored({"search": {"identity": ["L0", "L3"]}}).search.identity == ("L0", "L3")
+
+
+class Ending:
+    """A sandbox in which every program ends its worker, after it has passed the gates or before."""
+
+    level = "pretended"
+
+    def __init__(self, *, passes):
+        self.jobs, self._passes = [], passes
+
+    async def run(self, job, *, on_progress):
+        self.jobs.append(b"".join(frame.payload for phase in job.phases for frame in phase.send))
+        if self._passes and on_progress is not None:
+            on_progress({"phase": "gates", "step": 1, "steps": 2, "loss": None})
+        return JobOutcome(OutcomeKind.CANDIDATE_FAILED, "timeout", "it took too long")
+
+
+@pytest.mark.parametrize(("passes", "asked"), [(True, [True, False]), (False, [True])])
+async def test_only_a_program_that_passed_is_tried_again_without_the_question_of_its_identity(passes, asked):
+    sandbox = Ending(passes=passes)
+    laboratory = SandboxLaboratory(sandbox, memory_gib=1.0, cpus=1.0)
+    outcome = await laboratory.gates(ANOTHER, track="sequence", tier="micro", label="x", identity=("L2", "L3"))
+    assert [b'"identity"' in sent for sent in sandbox.jobs] == asked
+    assert [verdict.reason for verdict in outcome.verdicts] == ["timeout"]

@@ -30,6 +30,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.campaign
+@pytest.mark.thorough
 def test_a_full_disk_pauses_the_campaign_and_room_lets_it_finish(small_disk: Path) -> None:
     cli = Cli(small_disk / "runs")
     stopped = cli("run", *TINY, "--experiments", "4", "--name", "full", expect=4)
@@ -118,6 +119,7 @@ def test_an_unreadable_dot_env_is_a_usage_error_and_a_finding_of_doctor(cli: Cli
 
 
 @pytest.mark.campaign
+@pytest.mark.thorough
 def test_damaged_checkpoints_are_thrown_away_for_the_store_is_the_truth(cli: Cli) -> None:
     assert "budget" in cli("run", *TINY, "--experiments", "4", "--name", "c", "--budget-tokens", "1", expect=3).stderr
     (checkpoints,) = (cli.runs / "checkpoints").glob("*.db")
