@@ -41,7 +41,7 @@ def observed(store: Store, brief: Brief, parent: Experiment, children: Sequence[
     spreads = [statistics.stdev(values) for values in seeds.values() if len(values) > 1]
     exponent = dict(parent.environment.get("cost", {})).get("length_exponent")
     return Observation(
-        tasks=tuple(TaskScore(t.name, means[t.name], t.chance) for t in brief.tasks if t.name in means),
+        tasks=tuple(TaskScore(t.name, means[t.name], 0.0) for t in brief.tasks if t.name in means),  # 0 is chance
         reason=parent.reason,
         curve=_curve(brief, trials),
         cost_exponent=None if exponent is None else float(exponent),
