@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar, get_args
 
 from memory.errors import NotFound
 from memory.escaping import unescape
-from memory.failures import of_sqlite
+from memory.failures import BUSY, of_sqlite
 from memory.records import Campaign, ExperimentStatus, Outline, Session, Spent
 from memory.revision import HEAD_REVISION, OUR_TABLES
 
@@ -70,10 +70,16 @@ def _connected(url: str, busy_timeout_s: float) -> sqlite3.Connection | None:
             revisions = connection.execute("SELECT version_num FROM alembic_version").fetchall()
             if revisions == [(HEAD_REVISION,)]:
                 return connection
-    except sqlite3.Error:
-        pass
+    except sqlite3.Error as error:
+        if _code(error) & 0xFF in BUSY:  # it was waited for already
+            connection.close()
+            raise of_sqlite(url, _code(error), str(error)) from error
     connection.close()
     return None
+
+
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)  # not every error has one
 
 
 class FileOverview:
@@ -136,7 +142,7 @@ class FileOverview:
                 if self._connection.in_transaction:  # some errors end it
                     self._connection.execute("ROLLBACK")
         except sqlite3.Error as error:
-            raise of_sqlite(self._url, getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR), str(error)) from error
+            raise of_sqlite(self._url, _code(error), str(error)) from error
 
 
 def _records(connection: sqlite3.Connection, kind: type[RecordT], where: str, *values: str) -> list[RecordT]:

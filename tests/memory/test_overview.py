@@ -140,6 +140,8 @@ def test_a_damaged_or_locked_store_is_a_typed_error(sqlite_url: str) -> None:
         holder.execute("BEGIN EXCLUSIVE")
         with closing(overview), pytest.raises(StoreBusy, match="another process"):
             overview.campaigns()
+        with pytest.raises(StoreBusy, match="another process"):
+            refusal(sqlite_url)
         holder.execute("ROLLBACK")
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
