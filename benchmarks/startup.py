@@ -14,7 +14,7 @@ from pathlib import Path
 from memory.store import open_store
 
 ROOT = Path(__file__).resolve().parents[1]
-LIMIT_S = 0.4
+LIMIT_S = 0.3
 
 
 def main() -> None:
