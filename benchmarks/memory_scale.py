@@ -8,7 +8,8 @@ Builds a SQLite store (benchmarks/memory_store.py says what is realistic about i
 medians and 99th percentiles, with the store's file in the page cache:
 - the look-up of an identity that is held, and of one that is not;
 - what one step of the largest campaign reads: the parent's choice and the researcher's context;
-- `status` of all campaigns, in this process and as a process of its own, beside one over an empty store;
+- `status` of all campaigns, in this process and as a process of its own, beside `--help`, one over an empty store and
+  one of the largest campaign alone, which says more;
 - the lineage of the largest campaign: as data, and `move37 lineage` as a process of its own;
 - one write of each kind that a campaign makes most.
 Beside them stand the readings that they replaced, where they are still there to be timed.
@@ -151,15 +152,26 @@ def measure(path: Path, repeats: int) -> Iterator[Figure]:
         yield from _steps(store, largest, few)
         workspace = Workspace.find(path.parent, url)
         everything = lambda: [views.status(workspace, store, one) for one in store.campaigns()]  # noqa: E731
-        yield timed("`status` of all campaigns, in process", everything, few, 300)
+        yield timed("`status` of all campaigns, in process, from the store", everything, few, 300)
+        yield timed(
+            "`status` of all campaigns, in process, as the command reads it", lambda: _glance(workspace), few, 300
+        )
         yield timed("lineage of the largest campaign, as data", lambda: views.lineage(store, largest), 5, 2_000)
         yield from _writes(store, repeats)
     runs = ("--runs-dir", str(path.parent))
-    yield process("`move37 status`, whole process", "status", *runs, repeats=9, limit_ms=300)
+    yield process("`move37 --help`, whole process, which asks nothing", "--help", repeats=15)
+    yield process("`move37 status`, whole process", "status", *runs, repeats=15, limit_ms=300)
+    yield process("`move37 status` of the largest campaign, whole process", "status", largest.name, *runs, repeats=9)
     with tempfile.TemporaryDirectory() as empty:
         open_store(f"sqlite:///{empty}/move37.db").close()
-        yield process("`move37 status` of an empty store, whole process", "status", "--runs-dir", empty, repeats=9)
+        yield process("`move37 status` of an empty store, whole process", "status", "--runs-dir", empty, repeats=15)
     yield process("`move37 lineage`, whole process", "lineage", largest.name, *runs, repeats=3, limit_ms=2_000)
+
+
+def _glance(workspace: Workspace) -> None:
+    with closing(workspace.overview()) as overview:
+        for one in overview.campaigns():
+            views.status(workspace, overview, one)
 
 
 def _readings(store: Store, campaign_id: str, middle: str, repeats: int) -> Iterator[Figure]:

@@ -26,21 +26,8 @@ SelectT = TypeVar("SelectT", bound=Select[*tuple[Any, ...]])
 def spent(session: Transaction, campaign_id: str, arm: str | None) -> Spent:
     """Tokens, money, wall and device time."""
     rows.campaign(session, campaign_id)
-    used = ledger.totals(session, campaign_id, arm)
-    nothing = (0.0, 0)
-    calls = used.get("calls", nothing)[1]
-    prompt, completion = (int(used.get(kind, nothing)[0]) for kind in ("prompt_tokens", "completion_tokens"))
-    cost, priced = used.get("usd", nothing)
-    return Spent(
-        tokens=prompt + completion,
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        cost_usd=None if calls and not priced else cost,
-        calls=calls,
-        unpriced_calls=calls - priced,
-        wall_s=sum(one.wall_s for one in campaigns.sessions(session, campaign_id)),
-        device_s=used.get("device_s", nothing)[0],
-    )
+    wall_s = sum(one.wall_s for one in campaigns.sessions(session, campaign_id))
+    return Spent.of(ledger.totals(session, campaign_id, arm), wall_s)
 
 
 def by_status(session: Transaction, campaign_id: str, arm: str | None) -> dict[str, int]:

@@ -1,13 +1,12 @@
 """Column types and checks that make what comes out equal to what went in, on every database.
 
 - `Moment`: timezone-aware UTC; SQLite keeps no offset, so it is put back on reading.
-- `AnyText`: any Python string. NUL (refused by PostgreSQL) and lone surrogates (not UTF-8) are escaped reversibly.
+- `AnyText`: any Python string (memory/escaping.py).
 - `json_text`/`plain`: JSON without NaN, Infinity or keys that are not text; tuples become lists.
 """
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -16,21 +15,9 @@ from sqlalchemy import DateTime, Dialect, Text
 from sqlalchemy.types import TypeDecorator
 
 from memory.errors import ValueRefused
+from memory.escaping import escape, unescape
 
 _MAX_JSON_DEPTH = 64
-_ESCAPE = "\x1a"
-_NEEDS_ESCAPE = re.compile("[\x00\x1a\ud800-\udfff]")
-_ESCAPED = re.compile("\x1a([0-9a-f]{4})")
-
-
-def escape(text: str) -> str:
-    """`text` with NUL, lone surrogates and the escape character itself written as U+001A and four hex digits."""
-    return _NEEDS_ESCAPE.sub(lambda found: f"{_ESCAPE}{ord(found[0]):04x}", text)
-
-
-def unescape(text: str) -> str:
-    """The inverse of `escape`."""
-    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text) if _ESCAPE in text else text
 
 
 class AnyText(TypeDecorator[str]):

@@ -25,18 +25,11 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
 from memory.columns import json_text
-from memory.errors import Conflict, MemoryStoreError, StoreBusy, StoreCorrupt, StoreFull, StoreUnavailable, ValueRefused
+from memory.errors import Conflict, MemoryStoreError, StoreBusy, StoreFull, StoreUnavailable, ValueRefused
+from memory.failures import BUSY, FREE_SPACE, REACH, WAIT, of_sqlite
 
-_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-_CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-# Growing the shared-memory file of the WAL fails with an I/O error, not with SQLITE_FULL, when the device is full.
-_FULL_IO = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_WRITE})
 _PG_FULL = frozenset({"53100"})
 _PG_BUSY = frozenset({"40001", "40P01", "55P03"})
-
-_FREE_SPACE = "Free some space and repeat: nothing of this step was stored, everything before it was"
-_WAIT = "Wait for the other process, or stop it, and repeat"
-_RESTORE = "Restore it from a backup, or name another file"
 
 _BEGIN_WRITING = "BEGIN IMMEDIATE"
 _ASK_AGAIN_S = 0.0015
@@ -117,7 +110,7 @@ class Database:
         except (OverflowError, UnicodeEncodeError) as error:  # of the SQLite driver, before SQLAlchemy sees them
             raise ValueRefused("a value", str(error)) from error
         except PoolTimeout as error:
-            raise StoreBusy(self.shown_url, f"no connection became free ({error})", _WAIT) from error
+            raise StoreBusy(self.shown_url, f"no connection became free ({error})", WAIT) from error
 
     def _integrity(self, error: IntegrityError) -> MemoryStoreError:
         return Conflict("row in", self.shown_url, f"the database refused the write: {_first_line(error)}")
@@ -126,20 +119,15 @@ class Database:
         why = _first_line(error)
         extended = getattr(error.orig, "sqlite_errorcode", None)
         state = getattr(error.orig, "sqlstate", None)
-        if extended is not None:
-            if extended & 0xFF == sqlite3.SQLITE_FULL or extended in _FULL_IO:
-                return StoreFull(self.shown_url, f"the device is full ({why})", _FREE_SPACE)
-            if extended & 0xFF in _BUSY:
-                return StoreBusy(self.shown_url, f"another process is writing ({why})", _WAIT)
-            if extended & 0xFF in _CORRUPT:
-                return StoreCorrupt(self.shown_url, f"the file is damaged or no database ({why})", _RESTORE)
         if state in _PG_FULL:
-            return StoreFull(self.shown_url, f"the server's device is full ({why})", _FREE_SPACE)
+            return StoreFull(self.shown_url, f"the server's device is full ({why})", FREE_SPACE)
         if state in _PG_BUSY:
-            return StoreBusy(self.shown_url, f"the server broke a conflict with another writer ({why})", _WAIT)
+            return StoreBusy(self.shown_url, f"the server broke a conflict with another writer ({why})", WAIT)
         if isinstance(error, DataError):
             return ValueRefused("a value", why)
-        return StoreUnavailable(self.shown_url, why, "Check that the path or server exists and can be written")
+        if extended is not None:
+            return of_sqlite(self.shown_url, extended, why)
+        return StoreUnavailable(self.shown_url, why, REACH)
 
     def _engine(self) -> Engine:
         options: dict[str, Any] = {"json_serializer": json_text}
@@ -203,7 +191,7 @@ def _begin_writing(connection: Connection) -> None:
             try:
                 driver.execute(_BEGIN_WRITING)
             except sqlite3.OperationalError as error:
-                if (error.sqlite_errorcode & 0xFF) not in _BUSY:
+                if (error.sqlite_errorcode & 0xFF) not in BUSY:
                     break  # tried once more below, where it becomes an error of the store
                 time.sleep(random.uniform(0.5, 1.5) * _ASK_AGAIN_S)
             else:

@@ -5,7 +5,7 @@ Notable: `outline` reads what drawing and counting need and leaves out what is l
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session as Transaction
@@ -14,7 +14,7 @@ from memory import rows
 from memory.columns import maybe_finite, plain
 from memory.errors import Conflict, ValueRefused
 from memory.models import AttemptRow, ExperimentRow, ProgramRow, snapshot
-from memory.records import Experiment, ExperimentKind, FinalStatus
+from memory.records import Experiment, ExperimentKind, FinalStatus, Outline
 
 
 def find(session: Transaction, experiment_id: str) -> Experiment:
@@ -48,24 +48,6 @@ def _whole(campaign_id: str) -> Select[tuple[Any, ...]]:
     ).scalar_subquery()
     query = rows.selecting(Experiment, ExperimentRow, attempts=n_attempts)
     return query.where(ExperimentRow.campaign_id == campaign_id)
-
-
-class Outline(NamedTuple):
-    """What drawing and counting need to know of an experiment."""
-
-    id: str
-    campaign_id: str
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody wants here
-    parent_id: str | None
-    kind: str
-    arm: str
-    status: str
-    reason: str
-    score: float | None
-    name: str
-    program_sha256: str | None
-    duplicate_of: str | None
-    equivalent_of: str | None
 
 
 def outline(

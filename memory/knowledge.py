@@ -9,8 +9,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session as Transaction
 
 from memory import rows
-from memory.columns import escape, plain
+from memory.columns import plain
 from memory.errors import Conflict, ValueRefused
+from memory.escaping import escape
 from memory.models import (
     AnalysisRow,
     CampaignRow,

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from memory import accounting, campaigns, embeddings, exchanges, experiments, knowledge, ledger, programs, trials
 from memory.database import Database
-from memory.experiments import Outline
 from memory.records import (
     Analysis,
     Attempt,
@@ -24,6 +23,7 @@ from memory.records import (
     KnowledgeUse,
     Lesson,
     LevelCount,
+    Outline,
     Program,
     ProgramKey,
     Session,

@@ -5,9 +5,10 @@ reader. Timestamps are timezone-aware UTC. Identifiers of experiments, trials, e
 functions of what they name, so that a replayed campaign makes the same ones; only campaign and session ids are random.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Json = dict[str, Any]
 
@@ -108,6 +109,24 @@ class Experiment:
     def finished(self) -> bool:
         """Whether the experiment has its final status."""
         return self.status != "open"
+
+
+class Outline(NamedTuple):
+    """What drawing and counting need to know of an experiment."""
+
+    id: str
+    campaign_id: str
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody wants here
+    parent_id: str | None
+    kind: str
+    arm: str
+    status: str
+    reason: str
+    score: float | None
+    name: str
+    program_sha256: str | None
+    duplicate_of: str | None
+    equivalent_of: str | None
 
 
 @dataclass(frozen=True)
@@ -368,6 +387,24 @@ class Spent:
     unpriced_calls: int
     wall_s: float
     device_s: float
+
+    @classmethod
+    def of(cls, totals: Mapping[str, tuple[float, int]], wall_s: float) -> "Spent":
+        """From the sum and the number of entries of each kind of charge; a kind that was never charged is missing."""
+        nothing = (0.0, 0)
+        calls = totals.get("calls", nothing)[1]
+        prompt, completion = (int(totals.get(kind, nothing)[0]) for kind in ("prompt_tokens", "completion_tokens"))
+        cost, priced = totals.get("usd", nothing)
+        return cls(
+            tokens=prompt + completion,
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            cost_usd=None if calls and not priced else cost,
+            calls=calls,
+            unpriced_calls=calls - priced,
+            wall_s=wall_s,
+            device_s=totals.get("device_s", nothing)[0],
+        )
 
 
 @dataclass(frozen=True)

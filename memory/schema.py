@@ -16,12 +16,11 @@ from sqlalchemy import Connection, inspect, text
 
 from memory.database import Database
 from memory.errors import SchemaOutdated, SchemaTooNew, StoreCorrupt, StoreMissing, StoreUnavailable
+from memory.revision import HEAD_REVISION, OUR_TABLES
 
-HEAD_REVISION = "0002"  # a test compares it with alembic's head
 SCRIPTS = Path(__file__).parent / "migrations"
 
 _REVISION = re.compile(r"\d{4}")
-_OUR_TABLES = frozenset({"alembic_version", "campaigns", "experiments"})
 _MIGRATION_LOCK = 0x6D6F766533  # PostgreSQL advisory lock: any constant that all of our processes share
 _LOG = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ def current_revision(database: Database) -> str | None:
         tables = _tables(connection, database)
         if not tables:
             return None
-        if not tables >= _OUR_TABLES:
+        if not tables >= OUR_TABLES:
             raise _foreign(database, f"it holds other tables ({', '.join(sorted(tables)[:3])})")
         revisions = list(connection.execute(text("SELECT version_num FROM alembic_version")).scalars())
     if len(revisions) != 1 or not _REVISION.fullmatch(str(revisions[0])):

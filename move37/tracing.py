@@ -13,13 +13,15 @@ Not covered: findings (`evaluator.findings`), drawing (`move37.report`).
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from evaluator.statistics import Interval, mean_interval
 from memory.lineage import Forest, Subtree, Summary
 from memory.records import Campaign, Experiment, Trial
 from memory.store import Store
 from move37 import views
+
+if TYPE_CHECKING:
+    from evaluator.statistics import Interval
 
 ROUNDING = 1e-9  # means of the same numbers, added in another order
 _READ_AT_ONCE = 256  # experiments from which on a campaign's trials are read in one go
@@ -32,7 +34,7 @@ class Delta:
     before: float | None
     after: float | None
     delta: float | None
-    interval: Interval | None
+    interval: "Interval | None"
     reason: str | None
 
     def as_dict(self) -> dict[str, Any]:
@@ -281,6 +283,8 @@ def _seeds(scores: Mapping[int, float]) -> str:
 
 
 def _with_interval(before: float, after: float, delta: float, paired: Sequence[float]) -> Delta:
+    from evaluator.statistics import mean_interval  # imports NumPy, which a lineage without intervals can do without
+
     interval = mean_interval(paired)
     return Delta(before, after, delta, interval, interval.method if interval.low is None else None)
 

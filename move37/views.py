@@ -1,22 +1,25 @@
 """What the reading commands show, as plain data: the stable JSON interface documented in docs/json.md.
 
-Reads the store only; imports neither torch nor langgraph nor pydantic, so that `status` answers at once.
+Reads the store only; imports neither torch nor langgraph nor pydantic,
+and what only some of them need when they need it, so that `status` answers at once.
 """
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memory.errors import NotFound
-from memory.knowledge_base.query import usage
-from memory.lineage import Forest, gain_over
 from memory.records import Campaign, Experiment, Trial
-from memory.store import Store
 from move37.errors import NotThere
 from move37.workspace import Workspace
 
+if TYPE_CHECKING:
+    from memory.lineage import Forest
+    from memory.overview import Overview
+    from memory.store import Store
 
-def find_campaign(store: Store, name: str | None, *, unfinished: bool = False) -> Campaign:
+
+def find_campaign(store: "Overview", name: str | None, *, unfinished: bool = False) -> Campaign:
     """A campaign by name or id; without one, the latest (`unfinished`: the latest that can be resumed).
 
     Raises:
@@ -37,7 +40,7 @@ def find_campaign(store: Store, name: str | None, *, unfinished: bool = False) -
     return max(wanted, key=lambda c: c.created_at)
 
 
-def find_experiment(store: Store, name: str) -> Experiment | None:
+def find_experiment(store: "Store", name: str) -> Experiment | None:
     """An experiment by id, or None."""
     try:
         return store.experiment(name)
@@ -51,7 +54,7 @@ def best_of(experiments: Sequence[Experiment]) -> Experiment | None:
     return min(scored, key=lambda e: (-(e.score or 0.0), e.index), default=None)
 
 
-def status(workspace: Workspace, store: Store, campaign: Campaign) -> dict[str, Any]:
+def status(workspace: Workspace, store: "Overview", campaign: Campaign) -> dict[str, Any]:
     """One campaign's row of `move37 status --json`."""
     counts = store.by_status(campaign.id)
     spent = store.spent(campaign.id)
@@ -84,8 +87,10 @@ def status(workspace: Workspace, store: Store, campaign: Campaign) -> dict[str, 
     }
 
 
-def closer(store: Store, campaign: Campaign) -> dict[str, Any]:
+def closer(store: "Store", campaign: Campaign) -> dict[str, Any]:
     """What `status` says of one campaign beyond its row; it reads more of it."""
+    from memory.knowledge_base.query import usage
+
     experiments = {e.id: e for e in store.outline(campaign.id)}
     gains = {
         e.id: e.score - parent.score
@@ -105,17 +110,21 @@ def closer(store: Store, campaign: Campaign) -> dict[str, Any]:
     }
 
 
-def lineage(store: Store, campaign: Campaign) -> dict[str, Any]:
+def lineage(store: "Store", campaign: Campaign) -> dict[str, Any]:
     """`move37 lineage --json`.
 
     Raises:
         LineageCycle: some experiments descend from themselves.
     """
+    from memory.lineage import Forest
+
     return lineage_of(campaign, Forest(store.experiments(campaign.id)))
 
 
-def lineage_of(campaign: Campaign, forest: Forest, chosen: Collection[str] | None = None) -> dict[str, Any]:
+def lineage_of(campaign: Campaign, forest: "Forest", chosen: Collection[str] | None = None) -> dict[str, Any]:
     """As `lineage`, of a forest in hand and of those `chosen` from it (all by default)."""
+    from memory.lineage import gain_over
+
     counts = forest.descendant_counts()
     best = best_of(forest.experiments)
     return {
@@ -154,7 +163,7 @@ def node(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def show(store: Store, experiment: Experiment) -> dict[str, Any]:
+def show(store: "Store", experiment: Experiment) -> dict[str, Any]:
     """`move37 show --json`: everything about one experiment."""
     campaign = store.campaign(experiment.campaign_id)
     analysis = store.analysis(experiment.id)

@@ -19,7 +19,7 @@ from memory.archive import manifest as manifests
 from memory.archive.errors import ArchiveDamaged, ArchiveUnreadable, ArchiveVersion
 from memory.archive.manifest import Manifest
 from memory.archive.membership import TABLES
-from memory.schema import HEAD_REVISION
+from memory.revision import HEAD_REVISION
 
 _PROGRAM = re.compile(r"programs/([0-9a-f]{64})\.py")
 _PARQUET = re.compile(r"tables/[a-z_]+\.parquet")

@@ -28,7 +28,7 @@ from memory.archive.membership import TABLES, Membership, in_order, is_owned, nu
 from memory.columns import Moment
 from memory.database import Database
 from memory.records import Campaign
-from memory.schema import HEAD_REVISION
+from memory.revision import HEAD_REVISION
 
 if TYPE_CHECKING:
     from memory.store import Store

@@ -1,6 +1,5 @@
 """`gates`, `evaluate`, `tasks`: one program on its own, and what it can be measured on."""
 
-import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -182,6 +181,8 @@ def _question(
     Raises:
         ConfigError: a name that does not exist, a size that cannot be made, a number that is none.
     """
+    import secrets
+
     from evaluator import catalogue, tiers
     from evaluator.errors import EvaluatorError
     from evaluator.tasks import registry

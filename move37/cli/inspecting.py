@@ -52,17 +52,17 @@ def status(
 
     workspace = Workspace.find(runs_dir, store)
     try:
-        memory = workspace.open()
+        if campaign is None:
+            with closing(workspace.overview()) as overview:
+                rows = [status_of(workspace, overview, c) for c in overview.campaigns()]
+        else:
+            with closing(workspace.open()) as memory:
+                chosen = find_campaign(memory, campaign)
+                rows = [status_of(workspace, memory, chosen) | closer(memory, chosen)]
     except NotThere:
         if campaign is not None:
             raise
         rows = []
-    else:
-        with closing(memory):
-            chosen = [find_campaign(memory, campaign)] if campaign else memory.campaigns()
-            rows = [status_of(workspace, memory, c) for c in chosen]
-            if campaign is not None:
-                rows[0] |= closer(memory, chosen[0])
     if as_json:
         write_json(rows)
         return

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy.dialects import postgresql, sqlite
 
-from memory.columns import Moment, escape, plain, unescape
+from memory.columns import Moment, plain
 from memory.errors import Conflict, NotFound, ProgramUnstorable, ValueRefused
+from memory.escaping import escape, unescape
 from memory.records import Usage
 from memory.store import Store, open_store
 from memory.testing import PROGRAM, Ticking, exchange, new_campaign, new_experiment, trial

@@ -94,12 +94,27 @@ def test_commands_work_from_any_directory(finished: Cli, tmp_path: Path) -> None
     assert finished("status", "--json", cwd=tmp_path).stdout.startswith("[")
 
 
-def test_reading_commands_import_neither_torch_nor_langgraph(finished: Cli) -> None:
+NEVER = ("torch", "numpy", "langgraph", "openai", "docker", "pydantic", "alembic", "usearch", "sklearn", "jinja2")
+SLOW = ("sqlalchemy", "asyncio", "importlib.metadata", "email", "rich", "memory.lineage", "memory.knowledge_base")
+
+
+UNWANTED = {
+    "status": (*NEVER, *SLOW),
+    "status --json": (*NEVER, *SLOW),
+    "status tiny": NEVER,
+    "lineage tiny": (*NEVER, "memory.knowledge_base"),
+    "show tiny-0000 --json": (*NEVER, "rich", "memory.lineage", "memory.knowledge_base"),
+    "--help": (*NEVER, "sqlalchemy", "memory"),
+}
+
+
+@pytest.mark.parametrize("command", UNWANTED)
+def test_commands_that_read_import_what_they_need(finished: Cli, command: str) -> None:
     code = (
-        "import sys; sys.argv = ['move37', 'status']\n"
+        f"import sys; sys.argv = ['move37', *{command.split()!r}]\n"
         "from move37.cli.main import app\n"
-        "try:\n    app()\nexcept SystemExit:\n    pass\n"
-        "print([m for m in ('torch', 'langgraph', 'openai', 'docker', 'pydantic') if m in sys.modules])"
+        "try:\n    app()\nexcept SystemExit as leaving:\n    assert not leaving.code\n"
+        f"print([name for name in {UNWANTED[command]!r} if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env=finished.environment, cwd=ROOT, capture_output=True, text=True, check=True

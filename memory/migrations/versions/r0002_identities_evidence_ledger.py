@@ -7,7 +7,7 @@ forks.
 import sqlalchemy as sa
 from alembic import op
 
-from memory.columns import unescape
+from memory.escaping import unescape
 from memory.identity import l0
 from memory.migrations.guards import Guard, install, uninstall
 from memory.migrations.versions import r0001_experiment_memory as before
