@@ -16,7 +16,7 @@ from typing import Any
 from evaluator.trial import TrialRequest
 from memory.records import Experiment, Trial
 from memory.store import Store
-from move37.errors import ReplayDiverged
+from move37.errors import NotThere
 from move37.laboratory import Laboratory, Progress, TrialOutcome
 from move37.launch import check_objective, stored_config
 
@@ -137,7 +137,7 @@ async def replay_experiment(
     """Trains the stored program again, trial by trial. `tolerance` replaces the stated one of scores and losses.
 
     Raises:
-        ConfigError, ReplayDiverged: as `require_retrainable`.
+        ConfigError, NotThere: as `require_retrainable`.
     """
     goal = stored_config(store.campaign(experiment.campaign_id)).objective
     source, trials = require_retrainable(store, experiment)
@@ -163,18 +163,18 @@ def require_retrainable(store: Store, experiment: Experiment) -> tuple[str, list
 
     Raises:
         ConfigError: its campaign was not run by Move37, or the objective has changed since (scorer or recipe).
-        ReplayDiverged: it is not finished, or nothing was trained.
+        NotThere: it is not finished, or nothing was trained, so there is no result to compare with.
     """
     campaign = store.campaign(experiment.campaign_id)
     config = stored_config(campaign)
     if not experiment.finished:
-        raise ReplayDiverged(
+        raise NotThere(
             f"{experiment.id} is not finished: there is no result to compare with yet. `move37 resume "
             f"{campaign.name}` finishes it."
         )
     trials = [t for t in store.trials(experiment.id) if t.state != "open"]
     if experiment.program_sha256 is None or not trials:
-        raise ReplayDiverged(
+        raise NotThere(
             f"{experiment.id} was never trained ({experiment.status}: {experiment.reason}), so there is no metric to "
             f"compare. `move37 replay {campaign.name}` re-drives how it came to that."
         )
