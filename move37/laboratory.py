@@ -5,10 +5,8 @@ another implementation (`move37.replaying`) that answers from the store.
 """
 
 import asyncio
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +19,7 @@ from evaluator.profile import CostReport, profile_phases, read_profile_reply
 from evaluator.trial import TrialRequest, score_trial, trial_phases
 from evaluator.verdict import Verdict
 from move37.errors import CampaignPaused
+from move37.machine import fingerprint
 from sandbox.errors import GpuUnavailable
 from sandbox.protocol import Job, JobOutcome, Limits, OutcomeKind, Sandbox
 
@@ -249,28 +248,6 @@ def _mapping(reply: object) -> dict[str, Any]:
     if not isinstance(reply, dict):
         raise WireError(f"the job answered with {type(reply).__name__} instead of a control frame")
     return reply
-
-
-@cache
-def fingerprint() -> dict[str, Any]:
-    """What a number may depend on outside the program: platform, processor, interpreter."""
-    return {
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "host_python": platform.python_version(),
-        "machine": platform.machine(),
-    }
-
-
-def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return platform.processor() or platform.machine()
-    for line in text.splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def require_accelerator(track: str, tier: str) -> None:
