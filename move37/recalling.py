@@ -18,6 +18,7 @@ from memory.neighbours import Neighbour, Neighbours
 from memory.records import Experiment, Lesson
 from memory.retrieval import Fact, Near, Selection, Tried, k_near, select
 from memory.store import Store
+from memory.tokens import Fitted, fit
 from memory.vectors import HashedText
 from memory.view import View
 
@@ -155,28 +156,18 @@ def shown_id(experiment_id: str) -> str:
     return f"exp-{experiment_id.rpartition('-')[2]}"
 
 
-_DROPPED_FIRST = ("knowledge", "worst", "best", "failures", "lessons", "neighbours", "path", "history")
+_SECTIONS = ("history", "path", "neighbours", "lessons", "failures", "best", "worst", "knowledge")
+"""What may be left out of a prompt, from what is kept longest to what goes first."""
 
 
 def within(context: ResearchContext, tokens: int, count: Callable[[ResearchContext], int]) -> ResearchContext:
     """The context with whole items left out until its prompt has at most so many tokens, by `count`.
 
-    What goes first is said by `_DROPPED_FIRST`; of each list the last item goes first. Parent, exemplars and
-    collisions stay: if they alone are too long, so is the prompt.
+    What goes first is said by `_SECTIONS`; of each list the last item goes first. Parent, exemplars and collisions
+    stay: if they alone are too long, so is the prompt.
     """
-    dropped: dict[str, int] = {}
-    while count(context) > tokens:
-        name = next((name for name in _DROPPED_FIRST if _items(context, name)), None)
-        if name is None:
-            return context
-        dropped[name] = dropped.get(name, 0) + 1
-        shorter: dict[str, Any] = {name: _items(context, name)[:-1]}
-        told = "left out for length: " + ", ".join(f"{n} of {what}" for what, n in dropped.items())
-        if name in _OF_CONTEXT:
-            context = replace(context, memory=replace(context.memory, omitted=told), **shorter)
-        else:
-            context = replace(context, memory=replace(context.memory, omitted=told, **shorter))
-    return context
+    lengths = {name: len(_items(context, name)) for name in _SECTIONS}
+    return _shortened(context, fit(lengths, tokens, lambda fitted: count(_shortened(context, fitted))))
 
 
 _OF_CONTEXT = frozenset({"lessons", "history"})
@@ -184,3 +175,9 @@ _OF_CONTEXT = frozenset({"lessons", "history"})
 
 def _items(context: ResearchContext, name: str) -> tuple[Any, ...]:
     return tuple(getattr(context if name in _OF_CONTEXT else context.memory, name))
+
+
+def _shortened(context: ResearchContext, fitted: Fitted) -> ResearchContext:
+    kept: dict[str, Any] = {name: _items(context, name)[:number] for name, number in fitted.kept.items()}
+    above = {name: kept.pop(name) for name in _OF_CONTEXT}
+    return replace(context, **above, memory=replace(context.memory, **kept, omitted=fitted.told()))
