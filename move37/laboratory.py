@@ -29,6 +29,21 @@ Progress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
+class GateRequest:
+    """What the gates that execute a program are to look at: the lengths of the tier and of `tasks`.
+
+    `max_exponent` limits how its work may grow with length. `identity`: the levels (L2, L3) at which to say what a
+    program is that passes.
+    """
+
+    track: str
+    tier: str
+    tasks: Sequence[str] = ()
+    max_exponent: float | None = None
+    identity: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class FoundIdentity:
     """What a program is at an executed level; `key` is None where that cannot be said, with the reason."""
 
@@ -76,22 +91,8 @@ class Laboratory(Protocol):
         CampaignPaused: the machinery failed repeatedly; the candidate is not to blame.
     """
 
-    async def gates(
-        self,
-        source: str,
-        *,
-        track: str,
-        tier: str,
-        label: str,
-        tasks: Sequence[str] = (),
-        max_exponent: float | None = None,
-        identity: Sequence[str] = (),
-    ) -> GateOutcome:
-        """Runs the gates that execute the program, at the lengths of the tier and of `tasks`.
-
-        `max_exponent` limits how its work may grow with length. `identity`: the levels (L2, L3) at which to say what a
-        program is that passes.
-        """
+    async def gates(self, source: str, request: GateRequest, *, label: str) -> GateOutcome:
+        """Runs the gates that execute the program."""
 
     async def trial(
         self, source: str, request: TrialRequest, *, label: str, on_progress: Progress | None = None
@@ -111,29 +112,24 @@ class SandboxLaboratory:
         self._limits = Limits(memory_bytes=int(memory_gib * 2**30), cpus=cpus)
         self.warm = sandbox.keep_warm(warm, self._limits) if warm else 0
 
-    async def gates(
-        self,
-        source: str,
-        *,
-        track: str,
-        tier: str,
-        label: str,
-        tasks: Sequence[str] = (),
-        max_exponent: float | None = None,
-        identity: Sequence[str] = (),
-    ) -> GateOutcome:
+    async def gates(self, source: str, request: GateRequest, *, label: str) -> GateOutcome:
         """See `Laboratory.gates`. A program that passes and then ends its worker over the question of its identity is
         tried without it: to have none is no failure."""
-        lengths = {tiers.get(track, tier).task(task).length for task in tasks}
-        asked: dict[str, Any] = {"track": track, "tier": tier, "lengths": lengths, "max_exponent": max_exponent}
-        levels = [level.lower() for level in identity]
+        tier = tiers.get(request.track, request.tier)
+        asked: dict[str, Any] = {
+            "track": request.track,
+            "tier": request.tier,
+            "lengths": {tier.task(task).length for task in request.tasks},
+            "max_exponent": request.max_exponent,
+        }
+        levels = [level.lower() for level in request.identity]
         passed: list[dict[str, Any]] = []
         outcome = await self._run(
             Job(label, gate_phases(source, **asked, identity=levels), self._limits), passed.append
         )
         nameless: tuple[FoundIdentity, ...] = ()
         if outcome.kind is OutcomeKind.CANDIDATE_FAILED and passed:
-            nameless = tuple(FoundIdentity(level, None, _ended(outcome), outcome.wall_s) for level in identity)
+            nameless = tuple(FoundIdentity(level, None, _ended(outcome), outcome.wall_s) for level in request.identity)
             levels = []
             outcome = await self._run(Job(label, gate_phases(source, **asked), self._limits))
         if outcome.kind is OutcomeKind.CANDIDATE_FAILED:

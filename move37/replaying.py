@@ -34,7 +34,7 @@ from move37.campaign import drive
 from move37.config import BudgetConfig, CampaignConfig
 from move37.copying import copy_experiments
 from move37.errors import NotThere, ReplayDiverged
-from move37.laboratory import FoundIdentity, GateOutcome, Laboratory, Progress, TrialOutcome
+from move37.laboratory import FoundIdentity, GateOutcome, GateRequest, Laboratory, Progress, TrialOutcome
 from move37.launch import stored_config
 from move37.loop import Loop, Visibility
 from move37.reserving import scope_of
@@ -133,17 +133,7 @@ class StoredLaboratory:
             (t.experiment_id, t.task, t.tier, t.seed, t.data): t for t in store.trials(campaign_id=campaign.id)
         }
 
-    async def gates(
-        self,
-        source: str,
-        *,
-        track: str,
-        tier: str,
-        label: str,
-        tasks: Sequence[str] = (),
-        max_exponent: float | None = None,
-        identity: Sequence[str] = (),
-    ) -> GateOutcome:
+    async def gates(self, source: str, request: GateRequest, *, label: str) -> GateOutcome:
         """The stored verdicts of the gates that ran in the sandbox, and what was found out about the program."""
         experiment_id, _, attempt = label.rpartition("/gates-")
         rows = self._store.verdicts(experiment_id, int(attempt))
@@ -153,9 +143,11 @@ class StoredLaboratory:
         verdicts = tuple(Verdict(r.gate, r.passed, r.reason, r.message, r.line, dict(r.detail)) for r in dynamic)
         cost = rows[-1].detail.get("cost")  # it rides on the last verdict, of whichever gate
         keys = self._store.program_keys(hashlib.sha256(source.encode()).hexdigest())
-        scope = scope_of(track, tier)
+        scope = scope_of(request.track, request.tier)
         found = [
-            FoundIdentity(k.level, k.key, k.reason, k.cost_s) for k in keys if k.scope == scope and k.level in identity
+            FoundIdentity(k.level, k.key, k.reason, k.cost_s)
+            for k in keys
+            if k.scope == scope and k.level in request.identity
         ]
         return GateOutcome(verdicts, CostProfile(**cost) if cost else None, identities=tuple(found))
 

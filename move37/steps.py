@@ -14,6 +14,7 @@ from memory.tokens import estimate
 from move37 import briefing, observing, recalling, reserving
 from move37.asking import ANALYST, CODER, RESEARCHER, ask
 from move37.choosing import choose
+from move37.laboratory import GateRequest
 from move37.ladder import climb, static
 from move37.loop import Loop, Route
 
@@ -127,17 +128,14 @@ async def _climb(loop: Loop, experiment: Experiment, attempt: Attempt) -> tuple[
     """Up the ladder to the first failure. The measured cost rides on the last verdict."""
     source = loop.store.program(_program_of(attempt)).source
     objective = loop.config.objective
+    levels = reserving.executed_levels(loop)
     climbed = await climb(
         source,
         loop.laboratory,
-        track=objective.track,
-        tier=objective.tier,
+        GateRequest(objective.track, objective.tier, objective.tasks, loop.config.search.max_exponent, levels),
         label=f"{experiment.id}/gates-{attempt.number}",
         identity=lambda: reserving.by_text(loop, experiment, attempt, source),
-        levels=(levels := reserving.executed_levels(loop)),
         equivalence=(lambda found: reserving.by_function(loop, experiment, attempt, found)) if levels else None,
-        tasks=objective.tasks,
-        max_exponent=loop.config.search.max_exponent,
     )
     return climbed.verdicts
 

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import sqlite3
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from evaluator.trial import TrialRequest
 from memory.records import Trial
 from memory.store import Store, open_store
 from move37.errors import ConfigError, NotThere, ReplayDiverged
-from move37.laboratory import FoundIdentity, GateOutcome, Progress, TrialOutcome
+from move37.laboratory import FoundIdentity, GateOutcome, GateRequest, Progress, TrialOutcome
 from move37.replaying import ReplayModel, replay_campaign
 from move37.retraining import ExperimentReplay, replay_experiment
 from tests.move37.conftest import Cli, programs
@@ -149,16 +148,7 @@ class OtherMachine:
         reason = self._changes.get("reason", row.reason)
         return TrialOutcome(True, reason, "", score, metrics, row.curve, "", 0.0, row.environment)
 
-    async def gates(
-        self,
-        source: str,
-        *,
-        track: str,
-        tier: str,
-        label: str,
-        tasks: Sequence[str] = (),
-        max_exponent: float | None = None,
-    ) -> GateOutcome:
+    async def gates(self, source: str, request: GateRequest, *, label: str) -> GateOutcome:
         raise NotImplementedError
 
     async def identify(self, source: str, *, track: str, tier: str, label: str) -> tuple[FoundIdentity, ...]:
