@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from agents import gateway
+from agents import endpoint
 from agents.contexts import Message
+from agents.endpoint import check_base_url
 from agents.errors import (
     DeadlineExceeded,
     EndpointInvalid,
@@ -22,7 +23,7 @@ from agents.errors import (
     ModelRefused,
     ModelUnavailable,
 )
-from agents.gateway import OpenAIChatModel, Prices, check_base_url, open_model, request_key
+from agents.gateway import OpenAIChatModel, Prices, open_model, request_key
 from agents.replies import Hypothesis
 
 KEY = "sk-test-0123456789abcdef"
@@ -81,7 +82,7 @@ class Served:
 
 @pytest.fixture
 async def served(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
-    monkeypatch.setattr(gateway, "BACKOFF_FIRST_S", 0.01)
+    monkeypatch.setattr(endpoint, "BACKOFF_FIRST_S", 0.01)
     state = Served()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -200,7 +201,7 @@ async def test_retries_end(served: Served, opened: Opener) -> None:
     served.script = [(500, {}, {"error": {"message": "oops"}})]
     with pytest.raises(ModelUnavailable, match="attempt 5 of 5"):
         await opened().complete(MESSAGES, deadline_s=5)
-    assert len(served.requests) == gateway.ATTEMPTS
+    assert len(served.requests) == endpoint.ATTEMPTS
 
 
 async def test_drip_does_not_outlive_the_deadline(served: Served, opened: Opener) -> None:
@@ -230,7 +231,7 @@ async def test_unknown_parameter_is_dropped_once_and_remembered(served: Served, 
 
 
 async def test_connection_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway, "BACKOFF_FIRST_S", 0.01)
+    monkeypatch.setattr(endpoint, "BACKOFF_FIRST_S", 0.01)
     model = open_model(model="m", base_url="http://127.0.0.1:9/v1")
     with pytest.raises(ModelUnavailable, match="no connection"):
         await model.complete(MESSAGES, deadline_s=10)
