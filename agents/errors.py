@@ -23,7 +23,7 @@ RefusalKind = Literal["auth", "quota", "context_length", "bad_request", "not_fou
 REMEDIES: dict[RefusalKind, str] = {
     "auth": "check the API key and its permissions for this model",
     "quota": "the account has no credit left: top it up, or use another endpoint",
-    "context_length": "send less (search.exemplars, search.prompt_tokens, embeddings.max_chars), or use a longer context",
+    "context_length": "send less (search.exemplars, search.prompt_tokens, embeddings.max_chars)",
     "bad_request": "the endpoint does not accept this request: check model name and server version",
     "not_found": "check the model name and the base URL (most end in /v1)",
     "unsupported": "choose another model for this track",

@@ -1,9 +1,9 @@
 """Replay of a campaign: re-driven from its stored completions.
 
 It runs the same loop into a memory of its own, with a model that answers only what is stored (by the content hash of
-the request, so a prompt that differs by one byte is caught) and a laboratory that returns the stored verdicts and
-trials. It needs no model, no network and no sandbox. The memory begins empty; that of a fork begins with a copy of what
-its experiments saw of the campaigns that it goes on from.
+the request, so a prompt that differs by one byte is caught), a laboratory that returns the stored verdicts and trials,
+and the stored vectors where an embeddings endpoint made them. It needs no model, no network and no sandbox. The memory
+begins empty; that of a fork begins with a copy of what its experiments saw of the campaigns that it goes on from.
 
 Not covered: training again (`retraining`).
 """
@@ -37,8 +37,10 @@ from move37.errors import NotThere, ReplayDiverged
 from move37.laboratory import FoundIdentity, GateOutcome, GateRequest, Laboratory, Progress, TrialOutcome
 from move37.launch import stored_config
 from move37.loop import Loop, Visibility
+from move37.recalling import Recollection
 from move37.reserving import scope_of
 from move37.turnstile import Turnstile
+from move37.vectorising import stored_vectoriser
 from prompts.loader import Prompts
 
 _CHANGES_SHOWN = 3  # of each side
@@ -219,7 +221,8 @@ async def _replay_campaign(store: Store, campaign: Campaign) -> CampaignReplay:
     scratch = open_store("sqlite://", create=True)
     try:
         again = _copied_record(store, scratch, campaign)
-        loop = _loop(scratch, again, config, ReplayModel(exchanges), StoredLaboratory(store, campaign))
+        answers, laboratory = ReplayModel(exchanges), StoredLaboratory(store, campaign)
+        loop = _loop(scratch, again, config, answers, laboratory, Recollection(stored_vectoriser(store, config)))
         await drive(loop, checkpoint_file=None)
         repeated = scratch.experiments(again.id)
         calls = scratch.counts(again.id).exchanges
@@ -257,7 +260,14 @@ def _copied_record(store: Store, scratch: Store, campaign: Campaign) -> Campaign
     )
 
 
-def _loop(store: Store, campaign: Campaign, config: CampaignConfig, model: ReplayModel, laboratory: Laboratory) -> Loop:
+def _loop(
+    store: Store,
+    campaign: Campaign,
+    config: CampaignConfig,
+    model: ReplayModel,
+    laboratory: Laboratory,
+    recollection: Recollection,
+) -> Loop:
     return Loop(
         store=store,
         campaign=campaign,
@@ -269,6 +279,7 @@ def _loop(store: Store, campaign: Campaign, config: CampaignConfig, model: Repla
         budget=Budget(BudgetConfig(), lambda: store.spent(campaign.id)),
         turnstile=Turnstile(Visibility.of(store, campaign).first),
         notify=lambda kind, payload: None,
+        recollection=recollection,
     )
 
 

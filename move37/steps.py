@@ -46,7 +46,7 @@ async def research(loop: Loop, experiment_id: str) -> Route:
     if attempt.hypothesis is None and attempt.origin != "repair":
         loop.notify("research", {"experiment": experiment_id, "attempt": attempt.number})
         experiment = loop.store.experiment(experiment_id)
-        prompt = researcher.messages(loop.prompts, _evidence(loop, experiment))
+        prompt = researcher.messages(loop.prompts, await _evidence(loop, experiment))
         try:
             hypothesis = await ask(loop, experiment, "researcher", attempt.number, prompt, RESEARCHER)
         except ReplyMalformed as error:
@@ -57,11 +57,11 @@ async def research(loop: Loop, experiment_id: str) -> Route:
     return "code"
 
 
-def _evidence(loop: Loop, experiment: Experiment) -> ResearchContext:
+async def _evidence(loop: Loop, experiment: Experiment) -> ResearchContext:
     """What the researcher is shown, within the budget of tokens; which published findings is recorded."""
     visible, lessons = loop.visible(experiment), loop.visibility.lessons(experiment.index)
     knowledge = observing.suggestions(loop.store, loop.brief, experiment, visible)
-    selection = loop.recollection.recall(loop.store, experiment, visible, lessons, knowledge)
+    selection = await loop.recollection.recall(loop.store, experiment, visible, lessons, knowledge)
     memory = recalling.reminded(selection, visible)
     context = briefing.research_context(loop.store, loop.brief, experiment, visible, lessons, memory, loop.config)
     fitted = recalling.within(
