@@ -229,7 +229,7 @@ def test_a_campaign_with_an_endpoint_encodes_once_and_replays_without_network(
     kept = [*store.vectors("program", name), *store.vectors("hypothesis", name)]
     assert len(kept) == len(endpoint.encoded)
     prompts = [x.request["messages"][-1]["content"] for x in store.exchanges(campaign_id=launched.campaign.id)]
-    assert any("similarity" in prompt for prompt in prompts)
+    assert any("program similar by" in prompt for prompt in prompts)
 
     endpoint.encoded.clear()
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("the replay asked the network"))
