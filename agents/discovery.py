@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from agents.endpoint import check_base_url
 from agents.errors import EndpointInvalid, MissingKey, ModelUnavailable
-from agents.gateway import KEY_ENV_NAMES, check_base_url
+from agents.gateway import KEY_ENV_NAMES
 
 DEADLINE_S = 15.0
 

@@ -5,6 +5,7 @@
     ├── ModelRefused          the endpoint answered, and asking again would change nothing
     ├── DeadlineExceeded      our wall-clock deadline passed while waiting
     ├── ReplyMalformed        the reply is not what the role asked for
+    ├── VectorsMalformed      what an embeddings endpoint answered is not a vector for each text
     ├── MissingKey            a remote endpoint without a key
     └── EndpointInvalid       the configured base URL or model name cannot be used
 
@@ -22,7 +23,7 @@ RefusalKind = Literal["auth", "quota", "context_length", "bad_request", "not_fou
 REMEDIES: dict[RefusalKind, str] = {
     "auth": "check the API key and its permissions for this model",
     "quota": "the account has no credit left: top it up, or use another endpoint",
-    "context_length": "show fewer exemplars or less history, or use a model with a longer context",
+    "context_length": "send less (search.exemplars, search.prompt_tokens, embeddings.max_chars)",
     "bad_request": "the endpoint does not accept this request: check model name and server version",
     "not_found": "check the model name and the base URL (most end in /v1)",
     "unsupported": "choose another model for this track",
@@ -76,6 +77,10 @@ class ReplyMalformed(AgentError):
         super().__init__(f"malformed reply: {why}")
         self.raw = raw
         self.why = why
+
+
+class VectorsMalformed(AgentError):
+    """An embeddings endpoint answered, and not with a vector of the wanted dimension for each text."""
 
 
 class MissingKey(AgentError):

@@ -103,8 +103,7 @@ def read_completion(body: Any) -> Reading:
     """
     if not isinstance(body, Mapping):
         raise NoReply(Failure("the endpoint's reply is not a JSON object"))
-    if body.get("error"):
-        raise NoReply(classify(_status_of(body["error"]), body, {}, "an error inside a successful response"))
+    refuse_error(body)
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
         raise NoReply(Failure("the endpoint's reply holds no choices"))
@@ -123,6 +122,12 @@ def read_completion(body: Any) -> Reading:
         usage=_usage_of(body.get("usage")),
         account=account,
     )
+
+
+def refuse_error(body: Mapping[str, Any]) -> None:
+    """Raises NoReply for an error inside a 200."""
+    if body.get("error"):
+        raise NoReply(classify(_status_of(body["error"]), body, {}, "an error inside a successful response"))
 
 
 def _is_scalar(value: Any) -> bool:

@@ -175,14 +175,18 @@ def context(store: Store, view: View[Glance], index: Neighbours, parent: str, up
         query = select(ExperimentRow.id, ExperimentRow.hypothesis).where(ExperimentRow.id.in_(selection.ids))
         changes = {key: body["change"] for key, body in session.execute(query)}
     tried = tuple(f"{one.fact.id} {one.similarity:.2f} {changes[one.fact.id]}" for one in selection.tried)
-    sections = [
-        tokens.Section("lineage", _lines(selection.lineage.facts, changes), selection.lineage.order),
-        tokens.Section("tried", tried),
-        tokens.Section("best", _lines(selection.best, changes)),
-        tokens.Section("worst", _lines(selection.worst, changes)),
-        tokens.Section("failures", tuple(f"{x.reason} {x.count} {x.example.id}" for x in selection.failures)),
-    ]
-    return tokens.fit(sections, 1500, [name for name in retrieval.PRIORITIES if name in {s.name for s in sections}])
+    sections = {  # from what is kept longest
+        "lineage": _lines(selection.lineage.facts[::-1], changes),
+        "tried": tried,
+        "failures": tuple(f"{x.reason} {x.count} {x.example.id}" for x in selection.failures),
+        "best": _lines(selection.best, changes),
+        "worst": _lines(selection.worst, changes),
+    }
+
+    def measure(fitted: tokens.Fitted) -> int:
+        return tokens.estimate("\n".join(line for name, n in fitted.kept.items() for line in sections[name][:n]))
+
+    return tokens.fit({name: len(lines) for name, lines in sections.items()}, 1500, measure)
 
 
 def _lines(facts: Sequence[retrieval.Fact], changes: dict[str, str]) -> tuple[str, ...]:

@@ -30,9 +30,6 @@ from memory.view import Seen, SeenT, View
 
 _LEVELS = {"replicated": 0, "ablated": 1, "observed": 2}
 
-PRIORITIES = ("lineage", "tried", "lessons", "failures", "best", "worst", "knowledge")
-"""The sections of a selection for `tokens.fit`, from what is kept longest to what is dropped first."""
-
 
 class LessonSeen(Protocol):
     """What is needed of a lesson; `memory.records.Lesson` has it."""
@@ -97,12 +94,6 @@ class Lineage:
     def facts(self) -> tuple[Fact, ...]:
         """What is shown, from the root to the parent."""
         return self.head + self.tail
-
-    @property
-    def order(self) -> tuple[int, ...]:
-        """Positions in `facts` by importance, for `tokens.Section`: the parent, the root, then back from the parent."""
-        last = len(self.facts) - 1
-        return tuple(dict.fromkeys((last, 0, *range(last - 1, 0, -1)))) if self.facts else ()
 
 
 @dataclass(frozen=True)

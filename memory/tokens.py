@@ -11,16 +11,14 @@ Python, paragraphs of its documents, its benchmark tables), by sum, and the smal
     Anthropic (2023)      1.13     1.22    1.20     1.28       1.00
 
 Text that is no language is underestimated: random letters had four times the tokens. Who knows the model's tokenizer
-passes its count instead, as `count`.
+measures by it instead.
 
 Not covered: what a server adds around messages; images.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-
-Count = Callable[[str], int]
 
 _PIECE = re.compile(
     r"\x20?[A-Za-z]{1,6}"  # most words are one token with the space before them, long and rare ones are several
@@ -39,91 +37,35 @@ def estimate(text: str) -> int:
 
 
 @dataclass(frozen=True)
-class Section:
-    """One part of a prompt: whole items as they are rendered, in the order they are shown.
-
-    `order`, if given, has the positions of the items from the most to the least important; without it the first item
-    is the most important one.
-    """
-
-    name: str
-    items: tuple[str, ...]
-    order: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if self.order is not None and sorted(self.order) != list(range(len(self.items))):
-            raise ValueError(
-                f"the order of section {self.name!r} must name each of its {len(self.items)} items once, from 0; "
-                f"it is {self.order}"
-            )
-
-
-@dataclass(frozen=True)
 class Fitted:
-    """What fits: the positions kept per section, ascending; how many were dropped; the tokens of what is kept.
+    """How many of each section's items are kept, the first ones, and how many were left out."""
 
-    `fits` is False only where the budget is smaller than what cannot be dropped; then nothing droppable was kept.
-    """
-
-    kept: Mapping[str, tuple[int, ...]]
-    dropped: Mapping[str, int]
-    tokens: int
-    fits: bool
-
-    @property
-    def n_dropped(self) -> int:
-        """Items dropped in all."""
-        return sum(self.dropped.values())
+    kept: dict[str, int]
+    dropped: dict[str, int]
 
     def told(self) -> str:
         """What was left out, for a reader: "left out for length: 3 of lessons, 1 of failures", or ""."""
-        parts = [f"{count} of {name}" for name, count in self.dropped.items() if count]
+        parts = [f"{count} of {name}" for name, count in reversed(self.dropped.items()) if count]
         return f"left out for length: {', '.join(parts)}" if parts else ""
 
 
-def fit(
-    sections: Sequence[Section],
-    budget_tokens: int,
-    priorities: Sequence[str],
-    *,
-    fixed_tokens: int = 0,
-    count: Count = estimate,
-) -> Fitted:
-    """Drops whole items until the rest is within the budget.
+def fit(sections: dict[str, int], budget_tokens: int, measure: Callable[[Fitted], int]) -> Fitted:
+    """Leaves out whole items until the rest is within the budget.
 
-    The least important item of the section of lowest priority goes first, then the next of that section, then the
-    section above it. Nothing that would have to go later goes earlier, even where that would waste less of the budget:
-    what is shown then depends on the budget in one direction only.
+    The last item of the last section goes first, then the next of that section, then the section before it. Nothing
+    that would have to go later goes earlier, even where that would waste less of the budget: what is shown then depends
+    on the budget in one direction only.
 
     Args:
-        sections: in the order they are shown.
+        sections: how many items each has, the most important first; from the one that is kept longest to the one that
+            is dropped first.
         budget_tokens: for everything together.
-        priorities: the names of all sections, from the one that is kept longest to the one that is dropped first.
-        fixed_tokens: what cannot be dropped: headings, the parent's program, the request.
-        count: tokens of one item.
-
-    Raises:
-        ValueError: two sections have one name; priorities name other sections than there are.
+        measure: tokens of everything with what is kept. If it is over the budget without any item, so be it.
     """
-    by_name = {section.name: section for section in sections}
-    if len(by_name) != len(sections) or sorted(priorities) != sorted(by_name):
-        raise ValueError(
-            f"priorities must name every section once; sections are {[section.name for section in sections]}, "
-            f"priorities {list(priorities)}"
-        )
-    left = {section.name: _by_importance(section) for section in sections}
-    sizes = {section.name: [count(item) for item in section.items] for section in sections}
-    tokens = fixed_tokens + sum(map(sum, sizes.values()))
-    for name in reversed(priorities):
-        while tokens > budget_tokens and left[name]:
-            tokens -= sizes[name][left[name].pop()]
-    return Fitted(
-        kept={name: tuple(sorted(positions)) for name, positions in left.items()},
-        dropped={name: len(by_name[name].items) - len(positions) for name, positions in left.items()},
-        tokens=tokens,
-        fits=tokens <= budget_tokens,
-    )
-
-
-def _by_importance(section: Section) -> list[int]:
-    return list(range(len(section.items)) if section.order is None else section.order)
+    kept = dict(sections)
+    fitted = Fitted(dict(kept), dict.fromkeys(sections, 0))
+    for name in reversed(sections):
+        while kept[name] and measure(fitted) > budget_tokens:
+            kept[name] -= 1
+            fitted = Fitted(dict(kept), {other: sections[other] - kept[other] for other in sections})
+    return fitted

@@ -3,7 +3,7 @@
 `HashedText` is the default and needs no download: features of the text, weighted, hashed into a fixed number of
 dimensions with a sign (Weinberger et al. 2009, "Feature hashing for large scale multitask learning", arXiv:0902.2206,
 equation 1). Nothing is fitted, so a text has the same vector for ever, whatever else is in the memory.
-`EndpointText` asks any embeddings endpoint, through a function that the caller gives.
+`EndpointText` is what an embeddings endpoint makes of texts; asking it is `agents/embeddings.py`'s business.
 
 An encoder is known by its name, which holds its version: whoever changes a feature changes the name. Vectors of
 different encoders are never compared.
@@ -15,7 +15,7 @@ other words is far, and `memory/identity.py` is what finds it.
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -93,23 +93,15 @@ class HashedText:
 
 
 class EndpointText:
-    """Vectors from an embeddings endpoint. `embed` sends one batch of texts and returns a vector for each, in order.
+    """Vectors that an embeddings endpoint makes, whoever asks it: `read` checks and scales an answer.
 
-    Its vectors cost money and time: keep them in the store (`Store.put_vectors`, as `to_bytes`).
+    They cost money and time: keep them in the store (`Store.put_vectors`, as `to_bytes`), and hand them to an index as
+    they are (`Neighbours.sync_vectors`).
     """
 
-    def __init__(
-        self,
-        name: str,
-        dimensions: int,
-        embed: Callable[[Sequence[str]], Sequence[Sequence[float]]],
-        *,
-        batch: int = 64,
-    ) -> None:
+    def __init__(self, name: str, dimensions: int) -> None:
         self._name = name
         self._dimensions = dimensions
-        self._embed = embed
-        self._batch = batch
 
     @property
     def name(self) -> str:
@@ -120,25 +112,33 @@ class EndpointText:
         return self._dimensions
 
     def encode(self, texts: Sequence[str]) -> "Vectors":
+        """Not here: an index over these takes vectors, no texts."""
+        raise TypeError(f"{self._name} is an endpoint, which has to be asked: hand its vectors in with `sync_vectors`")
+
+    def read(self, rows: Sequence[Sequence[float]], count: int) -> "Vectors":
+        """The answer to `count` texts, a row for each in their order.
+
+        Raises:
+            ValueRefused: another number of rows or dimensions, something that is no number, not finite, or zero.
+        """
         import numpy as np
 
-        made = np.zeros((len(texts), self._dimensions))
-        for start in range(0, len(texts), self._batch):
-            some = texts[start : start + self._batch]
-            rows = self._embed(some)
-            if len(rows) != len(some) or any(len(row) != self._dimensions for row in rows):
-                raise self._refused(len(some))
-            try:
-                made[start : start + len(some)] = rows
-            except (TypeError, ValueError) as error:
-                raise self._refused(len(some)) from error
+        what = f"what {self._name} made of {count} texts"
+        if len(rows) != count:
+            raise ValueRefused(what, f"it is {len(rows)} vectors")
+        wrong = next((len(row) for row in rows if len(row) != self._dimensions), None)
+        if wrong is not None:
+            raise ValueRefused(
+                f"what {self._name} made of {count} texts",
+                f"a vector has {wrong} dimensions and not {self._dimensions}",
+            )
+        try:
+            made = np.array(rows, np.float64).reshape(count, self._dimensions)
+        except (TypeError, ValueError) as error:
+            raise ValueRefused(
+                f"what {self._name} made of {count} texts", f"it is not all numbers ({error})"
+            ) from error
         return _unit(made, self._name)
-
-    def _refused(self, count: int) -> ValueRefused:
-        return ValueRefused(
-            f"what {self._name} made of {count} texts",
-            f"it is not {count} vectors of {self._dimensions} numbers. Check the model's dimensions",
-        )
 
 
 def to_bytes(vector: "NDArray[np.float32]") -> bytes:

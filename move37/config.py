@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from agents.embedded.notice import EMBEDDED_MODEL
 from move37.errors import ConfigError
 
+HASHED = "hashed"
 WEAK_STARTERS = ("short_convolution", "diagonal_ssm")
 IdentityLevel = Literal["L0", "L1", "L2", "L3"]
 IDENTITY_LEVELS: tuple[IdentityLevel, ...] = ("L0", "L1", "L2", "L3")
@@ -47,6 +48,24 @@ class ModelConfig(_Section):
     def priced(self) -> bool:
         """True when the cost of a call is known."""
         return self.embedded or None not in (self.input_usd_per_million, self.output_usd_per_million)
+
+
+class EmbeddingsConfig(_Section):
+    """Which endpoint makes the vectors that neighbours are found by. No model, or "hashed": none, text is hashed.
+
+    `dimensions`, left out, is found out at launch and frozen. Of a text longer than `max_chars` the beginning counts.
+    """
+
+    model: Annotated[str, Field(min_length=1)] | None = None
+    base_url: str | None = None
+    dimensions: Annotated[int, Field(ge=1, le=8192)] | None = None
+    max_chars: Annotated[int, Field(ge=100, le=1_000_000)] = 16_000
+    call_deadline_s: Annotated[float, Field(gt=0)] = 60.0
+
+    @property
+    def hashed(self) -> bool:
+        """True when no endpoint is asked."""
+        return self.model in {None, HASHED}
 
 
 class BudgetConfig(_Section):
@@ -112,6 +131,7 @@ class CampaignConfig(_Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     objective: ObjectiveConfig = ObjectiveConfig()
     model: ModelConfig = ModelConfig()
+    embeddings: EmbeddingsConfig = EmbeddingsConfig()
     budget: BudgetConfig = BudgetConfig()
     search: SearchConfig = SearchConfig()
     sandbox: SandboxConfig = SandboxConfig()
@@ -134,6 +154,10 @@ class CampaignConfig(_Section):
             raise ValueError(f"search.identity lists a level twice: {list(self.search.identity)}")
         if not self.search.starters or len(set(self.search.starters)) != len(self.search.starters):
             raise ValueError("search.starters needs at least one reference program, each once")
+        if self.embeddings.hashed and (self.embeddings.base_url or self.embeddings.dimensions):
+            raise ValueError(
+                "embeddings.base_url and embeddings.dimensions need embeddings.model: name the model to ask"
+            )
         if self.budget.usd is not None and not self.model.priced:
             raise ValueError(
                 "a money budget needs prices: set model.input_usd_per_million and model.output_usd_per_million "

@@ -2,7 +2,7 @@
 
     Move37Error (4)
     ├── ConfigError (2)          the user's configuration or flags
-    ├── NotThere (2)             a campaign or experiment that was asked for does not exist
+    ├── NotThere (2)             a campaign or experiment that was asked for does not exist, or has no result yet
     ├── CampaignBusy (2)         another process is running this campaign
     ├── ReplayDiverged (1)       a replay did not reproduce what is stored
     ├── BudgetExhausted (3)      carries kind, used, limit
@@ -26,7 +26,7 @@ class ConfigError(Move37Error):
 
 
 class NotThere(Move37Error):
-    """The named campaign or experiment is not in the store."""
+    """The named campaign or experiment is not in the store, or what is asked of it is not: nothing to work on."""
 
     exit_code = 2
 

@@ -25,7 +25,7 @@ from evaluator.trial import TrialRequest
 from evaluator.verdict import Verdict
 from memory.identity import l0
 from move37.errors import ConfigError
-from move37.laboratory import SandboxLaboratory, TrialOutcome
+from move37.laboratory import GateRequest, SandboxLaboratory, TrialOutcome
 from move37.ladder import Climb, climb
 
 Tell = Callable[[str, dict[str, Any]], None]
@@ -147,12 +147,9 @@ async def climb_alone(source: bytes, laboratory: SandboxLaboratory, question: Qu
     return await climb(
         source,
         laboratory,
-        track=question.track,
-        tier=question.tier,
+        GateRequest(question.track, question.tier, question.tasks, question.max_exponent),
         label=f"{label}/gates",
         identity=lambda: reference_identity(source),
-        tasks=question.tasks,
-        max_exponent=question.max_exponent,
     )
 
 

@@ -17,7 +17,7 @@ from agents.embedded.notice import EMBEDDED_MODEL
 from evaluator.objective import objective_hash
 from memory.records import Campaign, Experiment
 from memory.store import Store
-from move37.config import CampaignConfig, ModelConfig, validate
+from move37.config import HASHED, CampaignConfig, ModelConfig, validate
 from move37.errors import ConfigError, NotThere
 from move37.launch import check_objective, stored_config
 from move37.loop import Visibility
@@ -92,6 +92,7 @@ def _laid_over(old: CampaignConfig, layers: list[dict[str, Any]]) -> CampaignCon
     data["objective"]["salt"] = old.objective.salt or ""
     for layer in layers:
         _switch_model(data["model"], layer)
+        _switch_embeddings(data["embeddings"], layer)
         _merge(data, layer)
     return validate(data)
 
@@ -106,6 +107,17 @@ def _switch_model(model: dict[str, Any], layer: Mapping[str, Any]) -> None:
         model.update(dict.fromkeys(_PRICES))
         if given.get("name") == EMBEDDED_MODEL or ("base_url" in given and "name" not in given):
             model.update(ModelConfig().model_dump(include={"name", "base_url"}))
+
+
+def _switch_embeddings(embeddings: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    """Another embeddings model or place: the old one's dimension goes, and its place where text is to be hashed."""
+    given = layer.get("embeddings")
+    if not isinstance(given, dict):
+        return
+    if any(given.get(key, embeddings[key]) != embeddings[key] for key in ("model", "base_url")):
+        embeddings["dimensions"] = None
+        if given.get("model") == HASHED:
+            embeddings["base_url"] = None
 
 
 def _merge(data: dict[str, Any], layer: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from agents.embeddings import EMBEDDINGS_KEY_ENV_NAMES
 from agents.gateway import KEY_ENV_NAMES
 from move37.errors import ConfigError
 
@@ -21,7 +22,7 @@ _withdrawn: dict[str, str] = {}
 
 def withdraw() -> None:
     """Takes the keys out of this process's environment and remembers them. Idempotent."""
-    for name in KEY_ENV_NAMES:
+    for name in (*KEY_ENV_NAMES, *EMBEDDINGS_KEY_ENV_NAMES):
         if value := os.environ.pop(name, None):
             _withdrawn[name] = value
 
@@ -46,3 +47,8 @@ def _dot_env() -> dict[str, str | None]:
 def api_key() -> str | None:
     """The first key that is set, in the order of `KEY_ENV_NAMES`."""
     return next((key for key in map(setting, KEY_ENV_NAMES) if key), None)
+
+
+def embeddings_key() -> str | None:
+    """The key that is for an embeddings endpoint only."""
+    return next((key for key in map(setting, EMBEDDINGS_KEY_ENV_NAMES) if key), None)

@@ -5,10 +5,8 @@ another implementation (`move37.replaying`) that answers from the store.
 """
 
 import asyncio
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,12 +19,28 @@ from evaluator.profile import CostReport, profile_phases, read_profile_reply
 from evaluator.trial import TrialRequest, score_trial, trial_phases
 from evaluator.verdict import Verdict
 from move37.errors import CampaignPaused
+from move37.machine import fingerprint
 from sandbox.errors import GpuUnavailable
 from sandbox.protocol import Job, JobOutcome, Limits, OutcomeKind, Sandbox
 
 _PAUSES_S = (0.0, 2.0, 8.0, 20.0)  # before each try, where the engine was lost: a restart of it takes some seconds
 _LOST = ("engine", "lost")
 Progress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class GateRequest:
+    """What the gates that execute a program are to look at: the lengths of the tier and of `tasks`.
+
+    `max_exponent` limits how its work may grow with length. `identity`: the levels (L2, L3) at which to say what a
+    program is that passes.
+    """
+
+    track: str
+    tier: str
+    tasks: Sequence[str] = ()
+    max_exponent: float | None = None
+    identity: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -77,22 +91,8 @@ class Laboratory(Protocol):
         CampaignPaused: the machinery failed repeatedly; the candidate is not to blame.
     """
 
-    async def gates(
-        self,
-        source: str,
-        *,
-        track: str,
-        tier: str,
-        label: str,
-        tasks: Sequence[str] = (),
-        max_exponent: float | None = None,
-        identity: Sequence[str] = (),
-    ) -> GateOutcome:
-        """Runs the gates that execute the program, at the lengths of the tier and of `tasks`.
-
-        `max_exponent` limits how its work may grow with length. `identity`: the levels (L2, L3) at which to say what a
-        program is that passes.
-        """
+    async def gates(self, source: str, request: GateRequest, *, label: str) -> GateOutcome:
+        """Runs the gates that execute the program."""
 
     async def trial(
         self, source: str, request: TrialRequest, *, label: str, on_progress: Progress | None = None
@@ -112,29 +112,24 @@ class SandboxLaboratory:
         self._limits = Limits(memory_bytes=int(memory_gib * 2**30), cpus=cpus)
         self.warm = sandbox.keep_warm(warm, self._limits) if warm else 0
 
-    async def gates(
-        self,
-        source: str,
-        *,
-        track: str,
-        tier: str,
-        label: str,
-        tasks: Sequence[str] = (),
-        max_exponent: float | None = None,
-        identity: Sequence[str] = (),
-    ) -> GateOutcome:
+    async def gates(self, source: str, request: GateRequest, *, label: str) -> GateOutcome:
         """See `Laboratory.gates`. A program that passes and then ends its worker over the question of its identity is
         tried without it: to have none is no failure."""
-        lengths = {tiers.get(track, tier).task(task).length for task in tasks}
-        asked: dict[str, Any] = {"track": track, "tier": tier, "lengths": lengths, "max_exponent": max_exponent}
-        levels = [level.lower() for level in identity]
+        tier = tiers.get(request.track, request.tier)
+        asked: dict[str, Any] = {
+            "track": request.track,
+            "tier": request.tier,
+            "lengths": {tier.task(task).length for task in request.tasks},
+            "max_exponent": request.max_exponent,
+        }
+        levels = [level.lower() for level in request.identity]
         passed: list[dict[str, Any]] = []
         outcome = await self._run(
             Job(label, gate_phases(source, **asked, identity=levels), self._limits), passed.append
         )
         nameless: tuple[FoundIdentity, ...] = ()
         if outcome.kind is OutcomeKind.CANDIDATE_FAILED and passed:
-            nameless = tuple(FoundIdentity(level, None, _ended(outcome), outcome.wall_s) for level in identity)
+            nameless = tuple(FoundIdentity(level, None, _ended(outcome), outcome.wall_s) for level in request.identity)
             levels = []
             outcome = await self._run(Job(label, gate_phases(source, **asked), self._limits))
         if outcome.kind is OutcomeKind.CANDIDATE_FAILED:
@@ -249,28 +244,6 @@ def _mapping(reply: object) -> dict[str, Any]:
     if not isinstance(reply, dict):
         raise WireError(f"the job answered with {type(reply).__name__} instead of a control frame")
     return reply
-
-
-@cache
-def fingerprint() -> dict[str, Any]:
-    """What a number may depend on outside the program: platform, processor, interpreter."""
-    return {
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "host_python": platform.python_version(),
-        "machine": platform.machine(),
-    }
-
-
-def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return platform.processor() or platform.machine()
-    for line in text.splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def require_accelerator(track: str, tier: str) -> None:

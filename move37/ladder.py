@@ -13,7 +13,7 @@ from typing import Any
 from evaluator.gating import CostProfile
 from evaluator.static_gate import static_gates
 from evaluator.verdict import Verdict
-from move37.laboratory import FoundIdentity, Laboratory
+from move37.laboratory import FoundIdentity, GateRequest, Laboratory
 
 Identity = Callable[[], Awaitable[Verdict]]
 Equivalence = Callable[[Sequence[FoundIdentity]], Awaitable[Verdict]]
@@ -59,27 +59,21 @@ async def static(source: str | bytes, *, track: str = "sequence") -> tuple[Verdi
 async def climb(
     source: str | bytes,
     laboratory: Laboratory,
+    request: GateRequest,
     *,
-    track: str,
-    tier: str,
     label: str,
     identity: Identity,
-    levels: Sequence[str] = (),
     equivalence: Equivalence | None = None,
-    tasks: Sequence[str] = (),
-    max_exponent: float | None = None,
 ) -> Climb:
-    """Up the ladder to the first failure. Executed `levels` of identity are found out in the gates' job, for
-    `equivalence` to judge."""
-    verdicts = list(await static(source, track=track))
+    """Up the ladder to the first failure. What the program is at the executed levels of identity is found out in the
+    gates' job, for `equivalence` to judge."""
+    verdicts = list(await static(source, track=request.track))
     if all(verdict.passed for verdict in verdicts):
         verdicts.append(await identity())
     if not all(verdict.passed for verdict in verdicts):
         return Climb(tuple(verdicts))
     text = source if isinstance(source, str) else source.decode("utf-8")
-    outcome = await laboratory.gates(
-        text, track=track, tier=tier, label=label, tasks=tasks, max_exponent=max_exponent, identity=levels
-    )
+    outcome = await laboratory.gates(text, request, label=label)
     verdicts.extend(outcome.verdicts)
     if outcome.failure is None and equivalence is not None:
         verdicts.append(await equivalence(outcome.identities))

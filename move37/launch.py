@@ -14,7 +14,15 @@ from typing import Any
 
 from agents.discovery import only_model
 from agents.embedded.notice import EMBEDDED_MODEL, EMBEDDED_NOTICE
-from agents.errors import EndpointInvalid, MissingKey, ModelUnavailable
+from agents.endpoint import DEFAULT_BASE_URL
+from agents.errors import (
+    DeadlineExceeded,
+    EndpointInvalid,
+    MissingKey,
+    ModelRefused,
+    ModelUnavailable,
+    VectorsMalformed,
+)
 from agents.gateway import ChatModel, Prices, open_model
 from evaluator import tiers
 from evaluator.objective import objective, objective_hash
@@ -30,6 +38,7 @@ from move37.laboratory import Laboratory, SandboxLaboratory, require_accelerator
 from move37.loop import Loop, Notify, Visibility
 from move37.recalling import Recollection
 from move37.turnstile import Turnstile
+from move37.vectorising import open_embedding_model, vectoriser
 from move37.workspace import Workspace
 from prompts.loader import Prompts
 from sandbox.selection import Equipment, Opened, open_sandbox
@@ -46,11 +55,13 @@ class Launched:
 
 
 def resolved(config: CampaignConfig) -> CampaignConfig:
-    """The configuration with the model's name filled in, where only a base URL was given and it serves one model.
+    """The configuration with what is found out at launch: the model's name, where only a base URL was given and it
+    serves one model; the dimension of an embeddings endpoint; the salt.
 
     Raises:
-        ConfigError: a remote endpoint without a key, an unusable base URL, no or several models.
-        CampaignPaused: the endpoint cannot be reached.
+        ConfigError: a remote endpoint without a key, an unusable base URL, no or several models; an embeddings endpoint
+            that refuses, or answers with other vectors than configured.
+        CampaignPaused: an endpoint cannot be reached.
         GpuUnavailable: the tier needs a GPU and there is none.
     """
     settings = config.model
@@ -64,7 +75,28 @@ def resolved(config: CampaignConfig) -> CampaignConfig:
         raise ConfigError(f"{error}. Without --model and --base-url the embedded grammar model answers.") from error
     except ModelUnavailable as error:
         raise CampaignPaused(str(error)) from error
-    return _salted(config)
+    return _salted(_measured(config))
+
+
+def _measured(config: CampaignConfig) -> CampaignConfig:
+    """Asks the embeddings endpoint, if there is one, for the dimension of its vectors, and freezes it."""
+    try:
+        dimensions = asyncio.run(_dimension(config))
+    except (EndpointInvalid, MissingKey, ModelRefused, VectorsMalformed) as error:
+        raise ConfigError(f"{error}. Without embeddings.model no endpoint is asked: text is hashed.") from error
+    except (ModelUnavailable, DeadlineExceeded) as error:
+        raise CampaignPaused(f"the embeddings endpoint cannot be used: {error}") from error
+    return config.model_copy(update={"embeddings": config.embeddings.model_copy(update={"dimensions": dimensions})})
+
+
+async def _dimension(config: CampaignConfig) -> int | None:
+    model = open_embedding_model(config)
+    if model is None:
+        return None
+    try:
+        return await model.dimension()
+    finally:
+        await model.close()
 
 
 def _salted(config: CampaignConfig) -> CampaignConfig:
@@ -209,24 +241,27 @@ async def _execute(
         accept_unsafe=config.sandbox.accept_unsafe,
         equipment=Equipment(config.sandbox.runtime, config.sandbox.gpus),
     )
-    model = None
+    model = embedding_model = None
     try:
         laboratory = SandboxLaboratory(
             opened.sandbox, memory_gib=config.sandbox.memory_gib, cpus=config.sandbox.cpus, warm=config.parallel
         )
         notices = [*opened.warnings, *await _equipped(config, laboratory)]
         model = open_chat_model(config)
+        embedding_model = open_embedding_model(config)
         campaign = begin()
         with workspace.hold(campaign.id, campaign.name):
             on_campaign(campaign)
-            remembered = Recollection.kept_in(workspace.runs / "neighbours" / campaign.id)
+            made_by = vectoriser(store, config, embedding_model)
+            remembered = Recollection(made_by, workspace.runs / "neighbours" / campaign.id)
             loop = _loop(store, campaign, config, laboratory, model, notify, remembered)
             _announce_all(loop, opened, notices, announce)
             ending = await drive(loop, checkpoint_file=checkpoint_file(workspace, campaign))
             remembered.save()
     finally:
-        if model is not None:
-            await model.close()
+        for client in (model, embedding_model):
+            if client is not None:
+                await client.close()
         await opened.sandbox.close()
     return Launched(store.campaign(campaign.id), ending)
 
@@ -300,6 +335,9 @@ def _announce_all(loop: Loop, opened: Opened, equipment: list[str], announce: An
         notices.append(f"model {EMBEDDED_MODEL}: {EMBEDDED_NOTICE}")
     else:
         notices.append(f"model {loop.model.name}")
+    if not loop.config.embeddings.hashed:
+        place = loop.config.embeddings.base_url or DEFAULT_BASE_URL
+        notices.append(f"embeddings {loop.config.embeddings.model}: programs and hypotheses are sent to {place}")
     notices.append(f"sandbox {opened.sandbox.level}: {opened.chosen_because}")
     notices.extend(equipment)
     for notice in notices:

@@ -7,7 +7,8 @@ give the same choice, whichever process asks and whatever else has finished sinc
 Not covered: parent and exemplars (`choosing`), how it is worded (`briefing`, the templates).
 """
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,14 @@ from memory.neighbours import Neighbour, Neighbours
 from memory.records import Experiment, Lesson
 from memory.retrieval import Fact, Near, Selection, Tried, k_near, select
 from memory.store import Store
-from memory.vectors import HashedText
+from memory.tokens import Fitted, fit
+from memory.vectors import Kind
 from memory.view import View
+from move37.vectorising import Hashed, Vectoriser
 
 _PROGRAMS, _HYPOTHESES = "programs.safetensors", "hypotheses.safetensors"
 _SAVED_EVERY = 200  # entries
-
-
-def _programs() -> Neighbours:
-    return Neighbours(HashedText("program"))
-
-
-def _hypotheses() -> Neighbours:
-    return Neighbours(HashedText("hypothesis"))
+_AT_ONCE = 256
 
 
 @dataclass
@@ -41,29 +37,36 @@ class Recollection:
     a convenience and never the truth; what it lacks is added, and without it everything is.
     """
 
-    view: View[Experiment] = field(default_factory=View)
-    programs: Neighbours = field(default_factory=_programs)
-    hypotheses: Neighbours = field(default_factory=_hypotheses)
+    vectoriser: Vectoriser = field(default_factory=Hashed)
     folder: Path | None = None
+    view: View[Experiment] = field(default_factory=View)
+    _learning: asyncio.Lock = field(default_factory=asyncio.Lock)
     _unsaved: int = 0
 
-    @classmethod
-    def kept_in(cls, folder: Path) -> "Recollection":
-        """One whose index is kept in `folder`, made when there is something to keep."""
-        programs = Neighbours.load(folder / _PROGRAMS, HashedText("program"))
-        hypotheses = Neighbours.load(folder / _HYPOTHESES, HashedText("hypothesis"))
-        return cls(programs=programs, hypotheses=hypotheses, folder=folder)
+    def __post_init__(self) -> None:
+        self.programs = self._index("program", _PROGRAMS)
+        self.hypotheses = self._index("hypothesis", _HYPOTHESES)
 
-    def learn(self, store: Store, visible: Sequence[Experiment]) -> None:
-        """Takes in what of `visible` is new."""
-        fresh = [e for e in visible if not self.view.visible(e.id)]
-        self.view.add(fresh)
-        sources = {e.id: e.program_sha256 for e in fresh if e.program_sha256 is not None}
-        missing = self.programs.missing(sources)
-        self._unsaved += self.programs.sync((known, store.program(str(sources[known])).source) for known in missing)
-        self._unsaved += self.hypotheses.sync((e.id, wording(e.hypothesis)) for e in fresh if e.hypothesis)
-        if self._unsaved >= _SAVED_EVERY:
-            self.save()
+    def _index(self, kind: Kind, file: str) -> Neighbours:
+        encoder = self.vectoriser.encoder(kind)
+        return Neighbours(encoder) if self.folder is None else Neighbours.load(self.folder / file, encoder)
+
+    async def learn(self, store: Store, visible: Sequence[Experiment]) -> None:
+        """Takes in what of `visible` is new. Nobody sees half of it: who asks meanwhile waits."""
+        async with self._learning:
+            fresh = [e for e in visible if not self.view.visible(e.id)]
+            programs = {e.id: e.program_sha256 for e in fresh if e.program_sha256 is not None}
+            for some in _parts(self.programs.missing(programs)):
+                sources = {programs[known]: store.program(programs[known]).source for known in some}
+                made = await self.vectoriser.vectors("program", sources)
+                self._unsaved += self.programs.sync_vectors({known: made[programs[known]] for known in some})
+            said = {e.id: wording(e.hypothesis) for e in fresh if e.hypothesis}
+            for some in _parts(self.hypotheses.missing(said)):
+                made = await self.vectoriser.vectors("hypothesis", {known: said[known] for known in some})
+                self._unsaved += self.hypotheses.sync_vectors(made)
+            self.view.add(fresh)  # last: what is in view has its vectors
+            if self._unsaved >= _SAVED_EVERY:
+                self.save()
 
     def save(self) -> None:
         """Writes the index down, if it has a place and something new."""
@@ -74,7 +77,7 @@ class Recollection:
         self.hypotheses.save(self.folder / _HYPOTHESES)
         self._unsaved = 0
 
-    def recall(
+    async def recall(
         self,
         store: Store,
         experiment: Experiment,
@@ -87,7 +90,7 @@ class Recollection:
         Raises:
             ValueError: its parent is not among `visible`.
         """
-        self.learn(store, visible)
+        await self.learn(store, visible)
         parent = str(experiment.parent_id)
         up_to = visible[-1].index
         evidence = [e for campaign in {x.campaign_id for x in visible} for e in store.evidence(campaign)]
@@ -110,6 +113,11 @@ class Recollection:
             return index.nearest_to(parent, wanted, among=lambda key: self.view.visible(key, up_to))
 
         return {"program": nearest(self.programs), "hypothesis": nearest(self.hypotheses)}
+
+
+def _parts(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    """At most `_AT_ONCE` of them at a time: their texts are in memory together."""
+    return (keys[start : start + _AT_ONCE] for start in range(0, len(keys), _AT_ONCE))
 
 
 def wording(hypothesis: dict[str, Any] | None) -> str:
@@ -155,28 +163,18 @@ def shown_id(experiment_id: str) -> str:
     return f"exp-{experiment_id.rpartition('-')[2]}"
 
 
-_DROPPED_FIRST = ("knowledge", "worst", "best", "failures", "lessons", "neighbours", "path", "history")
+_SECTIONS = ("history", "path", "neighbours", "lessons", "failures", "best", "worst", "knowledge")
+"""What may be left out of a prompt, from what is kept longest to what goes first."""
 
 
 def within(context: ResearchContext, tokens: int, count: Callable[[ResearchContext], int]) -> ResearchContext:
     """The context with whole items left out until its prompt has at most so many tokens, by `count`.
 
-    What goes first is said by `_DROPPED_FIRST`; of each list the last item goes first. Parent, exemplars and
-    collisions stay: if they alone are too long, so is the prompt.
+    What goes first is said by `_SECTIONS`; of each list the last item goes first. Parent, exemplars and collisions
+    stay: if they alone are too long, so is the prompt.
     """
-    dropped: dict[str, int] = {}
-    while count(context) > tokens:
-        name = next((name for name in _DROPPED_FIRST if _items(context, name)), None)
-        if name is None:
-            return context
-        dropped[name] = dropped.get(name, 0) + 1
-        shorter: dict[str, Any] = {name: _items(context, name)[:-1]}
-        told = "left out for length: " + ", ".join(f"{n} of {what}" for what, n in dropped.items())
-        if name in _OF_CONTEXT:
-            context = replace(context, memory=replace(context.memory, omitted=told), **shorter)
-        else:
-            context = replace(context, memory=replace(context.memory, omitted=told, **shorter))
-    return context
+    lengths = {name: len(_items(context, name)) for name in _SECTIONS}
+    return _shortened(context, fit(lengths, tokens, lambda fitted: count(_shortened(context, fitted))))
 
 
 _OF_CONTEXT = frozenset({"lessons", "history"})
@@ -184,3 +182,9 @@ _OF_CONTEXT = frozenset({"lessons", "history"})
 
 def _items(context: ResearchContext, name: str) -> tuple[Any, ...]:
     return tuple(getattr(context if name in _OF_CONTEXT else context.memory, name))
+
+
+def _shortened(context: ResearchContext, fitted: Fitted) -> ResearchContext:
+    kept: dict[str, Any] = {name: _items(context, name)[:number] for name, number in fitted.kept.items()}
+    above = {name: kept.pop(name) for name in _OF_CONTEXT}
+    return replace(context, **above, memory=replace(context.memory, **kept, omitted=fitted.told()))

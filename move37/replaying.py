@@ -1,9 +1,9 @@
 """Replay of a campaign: re-driven from its stored completions.
 
 It runs the same loop into a memory of its own, with a model that answers only what is stored (by the content hash of
-the request, so a prompt that differs by one byte is caught) and a laboratory that returns the stored verdicts and
-trials. It needs no model, no network and no sandbox. The memory begins empty; that of a fork begins with a copy of what
-its experiments saw of the campaigns that it goes on from.
+the request, so a prompt that differs by one byte is caught), a laboratory that returns the stored verdicts and trials,
+and the stored vectors where an embeddings endpoint made them. It needs no model, no network and no sandbox. The memory
+begins empty; that of a fork begins with a copy of what its experiments saw of the campaigns that it goes on from.
 
 Not covered: training again (`retraining`).
 """
@@ -34,11 +34,13 @@ from move37.campaign import drive
 from move37.config import BudgetConfig, CampaignConfig
 from move37.copying import copy_experiments
 from move37.errors import NotThere, ReplayDiverged
-from move37.laboratory import FoundIdentity, GateOutcome, Laboratory, Progress, TrialOutcome
+from move37.laboratory import FoundIdentity, GateOutcome, GateRequest, Laboratory, Progress, TrialOutcome
 from move37.launch import stored_config
 from move37.loop import Loop, Visibility
+from move37.recalling import Recollection
 from move37.reserving import scope_of
 from move37.turnstile import Turnstile
+from move37.vectorising import stored_vectoriser
 from prompts.loader import Prompts
 
 _CHANGES_SHOWN = 3  # of each side
@@ -133,17 +135,7 @@ class StoredLaboratory:
             (t.experiment_id, t.task, t.tier, t.seed, t.data): t for t in store.trials(campaign_id=campaign.id)
         }
 
-    async def gates(
-        self,
-        source: str,
-        *,
-        track: str,
-        tier: str,
-        label: str,
-        tasks: Sequence[str] = (),
-        max_exponent: float | None = None,
-        identity: Sequence[str] = (),
-    ) -> GateOutcome:
+    async def gates(self, source: str, request: GateRequest, *, label: str) -> GateOutcome:
         """The stored verdicts of the gates that ran in the sandbox, and what was found out about the program."""
         experiment_id, _, attempt = label.rpartition("/gates-")
         rows = self._store.verdicts(experiment_id, int(attempt))
@@ -153,9 +145,11 @@ class StoredLaboratory:
         verdicts = tuple(Verdict(r.gate, r.passed, r.reason, r.message, r.line, dict(r.detail)) for r in dynamic)
         cost = rows[-1].detail.get("cost")  # it rides on the last verdict, of whichever gate
         keys = self._store.program_keys(hashlib.sha256(source.encode()).hexdigest())
-        scope = scope_of(track, tier)
+        scope = scope_of(request.track, request.tier)
         found = [
-            FoundIdentity(k.level, k.key, k.reason, k.cost_s) for k in keys if k.scope == scope and k.level in identity
+            FoundIdentity(k.level, k.key, k.reason, k.cost_s)
+            for k in keys
+            if k.scope == scope and k.level in request.identity
         ]
         return GateOutcome(verdicts, CostProfile(**cost) if cost else None, identities=tuple(found))
 
@@ -227,7 +221,8 @@ async def _replay_campaign(store: Store, campaign: Campaign) -> CampaignReplay:
     scratch = open_store("sqlite://", create=True)
     try:
         again = _copied_record(store, scratch, campaign)
-        loop = _loop(scratch, again, config, ReplayModel(exchanges), StoredLaboratory(store, campaign))
+        answers, laboratory = ReplayModel(exchanges), StoredLaboratory(store, campaign)
+        loop = _loop(scratch, again, config, answers, laboratory, Recollection(stored_vectoriser(store, config)))
         await drive(loop, checkpoint_file=None)
         repeated = scratch.experiments(again.id)
         calls = scratch.counts(again.id).exchanges
@@ -265,7 +260,14 @@ def _copied_record(store: Store, scratch: Store, campaign: Campaign) -> Campaign
     )
 
 
-def _loop(store: Store, campaign: Campaign, config: CampaignConfig, model: ReplayModel, laboratory: Laboratory) -> Loop:
+def _loop(
+    store: Store,
+    campaign: Campaign,
+    config: CampaignConfig,
+    model: ReplayModel,
+    laboratory: Laboratory,
+    recollection: Recollection,
+) -> Loop:
     return Loop(
         store=store,
         campaign=campaign,
@@ -277,6 +279,7 @@ def _loop(store: Store, campaign: Campaign, config: CampaignConfig, model: Repla
         budget=Budget(BudgetConfig(), lambda: store.spent(campaign.id)),
         turnstile=Turnstile(Visibility.of(store, campaign).first),
         notify=lambda kind, payload: None,
+        recollection=recollection,
     )
 
 

@@ -5,7 +5,7 @@ Elsewhere (another processor, PyTorch, number of threads or device) sums are rou
 carries the difference on: there a tolerance per metric applies, stated in `tolerance_of` with its reasons.
 
 Throughput and memory depend on the machine's mood: they are shown and never compared. Not covered: proving that two
-processors of one name are the same one; what the kernel calls them is all that is recorded.
+processors are the same one; what the kernel tells of them is all that is recorded (`machine.fingerprint`).
 """
 
 import math
@@ -16,7 +16,7 @@ from typing import Any
 from evaluator.trial import TrialRequest
 from memory.records import Experiment, Trial
 from memory.store import Store
-from move37.errors import ReplayDiverged
+from move37.errors import NotThere
 from move37.laboratory import Laboratory, Progress, TrialOutcome
 from move37.launch import check_objective, stored_config
 
@@ -26,9 +26,11 @@ UNREPEATABLE = frozenset({"train_tokens_per_s", "peak_memory_bytes"})
 # image has its own), how many threads share a sum, on which device and at which precision. Not the sandbox's walls, the
 # kernel or the interpreter: those are shown where they differ, and excuse nothing.
 DECISIVE = frozenset({
-    "processor", "machine", "libc", "image_id", "hello.torch", "hello.numpy", "hello.threads", "hello.accelerator",
-    "device", "execution.device", "execution.precision",
+    "processor", "cpu.vendor", "cpu.family", "cpu.model", "cpu.arithmetic", "machine", "libc", "image_id",
+    "hello.torch", "hello.numpy", "hello.threads", "hello.accelerator", "device", "execution.device",
+    "execution.precision",
 })  # fmt: skip
+_WORDS = frozenset({"cpu.arithmetic", "cpu.flags"})
 _ACCIDENTAL = frozenset({"warm", "execution.step"})  # differ from one run to the next on one machine
 
 _ON_A_SCALE_OF_ONE = 0.02
@@ -137,7 +139,7 @@ async def replay_experiment(
     """Trains the stored program again, trial by trial. `tolerance` replaces the stated one of scores and losses.
 
     Raises:
-        ConfigError, ReplayDiverged: as `require_retrainable`.
+        ConfigError, NotThere: as `require_retrainable`.
     """
     goal = stored_config(store.campaign(experiment.campaign_id)).objective
     source, trials = require_retrainable(store, experiment)
@@ -163,18 +165,18 @@ def require_retrainable(store: Store, experiment: Experiment) -> tuple[str, list
 
     Raises:
         ConfigError: its campaign was not run by Move37, or the objective has changed since (scorer or recipe).
-        ReplayDiverged: it is not finished, or nothing was trained.
+        NotThere: it is not finished, or nothing was trained, so there is no result to compare with.
     """
     campaign = store.campaign(experiment.campaign_id)
     config = stored_config(campaign)
     if not experiment.finished:
-        raise ReplayDiverged(
+        raise NotThere(
             f"{experiment.id} is not finished: there is no result to compare with yet. `move37 resume "
             f"{campaign.name}` finishes it."
         )
     trials = [t for t in store.trials(experiment.id) if t.state != "open"]
     if experiment.program_sha256 is None or not trials:
-        raise ReplayDiverged(
+        raise NotThere(
             f"{experiment.id} was never trained ({experiment.status}: {experiment.reason}), so there is no metric to "
             f"compare. `move37 replay {campaign.name}` re-drives how it came to that."
         )
@@ -208,13 +210,21 @@ def _compare(trial: Trial, outcome: TrialOutcome, elsewhere: bool, override: flo
 
 
 def environment_differences(stored: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The fields that differ, nested ones dotted: as stored, as here. What differs by accident is left out."""
+    """The fields that differ, nested ones dotted: as stored, as here; of lists of flags, those that only one has. What
+    differs by accident is left out, and so is `cpu` where the stored trial is from before it was recorded."""
     before, now = _flat(stored), _flat(here)
+    skipped = _ACCIDENTAL if "cpu" in stored else {*_ACCIDENTAL, *(name for name in now if name.startswith("cpu."))}
     return {
-        name: (before.get(name), now.get(name))
-        for name in sorted({*before, *now} - _ACCIDENTAL)
+        name: _apart(before.get(name), now.get(name)) if name in _WORDS else (before.get(name), now.get(name))
+        for name in sorted({*before, *now} - skipped)
         if before.get(name) != now.get(name)
     }
+
+
+def _apart(stored: Any, here: Any) -> tuple[str, str]:
+    """The words that only one of them has."""
+    before, now = (str(words or "").split() for words in (stored, here))
+    return " ".join(x for x in before if x not in now), " ".join(x for x in now if x not in before)
 
 
 def _flat(environment: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

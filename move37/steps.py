@@ -14,6 +14,7 @@ from memory.tokens import estimate
 from move37 import briefing, observing, recalling, reserving
 from move37.asking import ANALYST, CODER, RESEARCHER, ask
 from move37.choosing import choose
+from move37.laboratory import GateRequest
 from move37.ladder import climb, static
 from move37.loop import Loop, Route
 
@@ -45,7 +46,7 @@ async def research(loop: Loop, experiment_id: str) -> Route:
     if attempt.hypothesis is None and attempt.origin != "repair":
         loop.notify("research", {"experiment": experiment_id, "attempt": attempt.number})
         experiment = loop.store.experiment(experiment_id)
-        prompt = researcher.messages(loop.prompts, _evidence(loop, experiment))
+        prompt = researcher.messages(loop.prompts, await _evidence(loop, experiment))
         try:
             hypothesis = await ask(loop, experiment, "researcher", attempt.number, prompt, RESEARCHER)
         except ReplyMalformed as error:
@@ -56,11 +57,11 @@ async def research(loop: Loop, experiment_id: str) -> Route:
     return "code"
 
 
-def _evidence(loop: Loop, experiment: Experiment) -> ResearchContext:
+async def _evidence(loop: Loop, experiment: Experiment) -> ResearchContext:
     """What the researcher is shown, within the budget of tokens; which published findings is recorded."""
     visible, lessons = loop.visible(experiment), loop.visibility.lessons(experiment.index)
     knowledge = observing.suggestions(loop.store, loop.brief, experiment, visible)
-    selection = loop.recollection.recall(loop.store, experiment, visible, lessons, knowledge)
+    selection = await loop.recollection.recall(loop.store, experiment, visible, lessons, knowledge)
     memory = recalling.reminded(selection, visible)
     context = briefing.research_context(loop.store, loop.brief, experiment, visible, lessons, memory, loop.config)
     fitted = recalling.within(
@@ -127,17 +128,14 @@ async def _climb(loop: Loop, experiment: Experiment, attempt: Attempt) -> tuple[
     """Up the ladder to the first failure. The measured cost rides on the last verdict."""
     source = loop.store.program(_program_of(attempt)).source
     objective = loop.config.objective
+    levels = reserving.executed_levels(loop)
     climbed = await climb(
         source,
         loop.laboratory,
-        track=objective.track,
-        tier=objective.tier,
+        GateRequest(objective.track, objective.tier, objective.tasks, loop.config.search.max_exponent, levels),
         label=f"{experiment.id}/gates-{attempt.number}",
         identity=lambda: reserving.by_text(loop, experiment, attempt, source),
-        levels=(levels := reserving.executed_levels(loop)),
         equivalence=(lambda found: reserving.by_function(loop, experiment, attempt, found)) if levels else None,
-        tasks=objective.tasks,
-        max_exponent=loop.config.search.max_exponent,
     )
     return climbed.verdicts
 

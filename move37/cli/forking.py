@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from move37.cli import options
 from move37.cli.guard import guarded
-from move37.cli.options import AsJson, RunsDir, StoreUrl
-from move37.cli.running import MinutesOption, TokensOption, UsdOption, go
+from move37.cli.running import go
 
 
 @guarded
@@ -20,32 +20,24 @@ def fork(
             "--config", help="TOML file over the origin's configuration; flags override it.", show_default=False
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="The fork's name.", show_default="ORIGIN-fork-N")] = None,
-    experiments: Annotated[
-        int | None, typer.Option("--experiments", help="How many new experiments.", show_default="as the origin")
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the search.", show_default="the origin's")] = None,
-    parallel: Annotated[
-        int | None, typer.Option("--parallel", help="Experiments in flight at once.", show_default="as the origin")
-    ] = None,
-    model: Annotated[str | None, typer.Option("--model", help="Another model's name.", show_default=False)] = None,
-    base_url: Annotated[
-        str | None, typer.Option("--base-url", help="Another OpenAI-compatible endpoint.", show_default=False)
-    ] = None,
-    budget_usd: UsdOption = None,
-    budget_tokens: TokensOption = None,
-    budget_minutes: MinutesOption = None,
-    sandbox: Annotated[
-        str | None, typer.Option("--sandbox", help="auto, docker, bubblewrap, landlock or process.", show_default=False)
-    ] = None,
-    accept_unsafe: Annotated[
-        bool, typer.Option("--accept-unsafe", help="Allow a language model's programs in the process sandbox.")
-    ] = False,
-    runs_dir: RunsDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
+    name: options.Name = None,
+    experiments: options.Experiments = None,
+    seed: options.Seed = None,
+    parallel: options.Parallel = None,
+    model: options.ModelName = None,
+    base_url: options.BaseUrl = None,
+    budget_usd: options.BudgetUsd = None,
+    budget_tokens: options.BudgetTokens = None,
+    budget_minutes: options.BudgetMinutes = None,
+    sandbox: options.SandboxBackend = None,
+    accept_unsafe: options.AcceptUnsafe = False,
+    runs_dir: options.RunsDir = None,
+    store: options.StoreUrl = None,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Go on from an experiment in a new campaign that remembers what that experiment could see, and nothing later."""
+    """Go on from an experiment in a new campaign that remembers what that experiment could see, and nothing later. What
+    no option changes stays as the origin's, the number of new experiments and the model included; the name becomes
+    ORIGIN-fork-N; budgets begin at zero."""
     from move37 import forking, launch
     from move37.workspace import Workspace
 

@@ -8,26 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from move37.cli import options
 from move37.cli.guard import fail, guarded, long_running
-from move37.cli.options import AsJson, CampaignName, RunsDir, StoreUrl
 
 if TYPE_CHECKING:
     from memory.records import Campaign, Experiment
     from memory.store import Store
     from move37.config import CampaignConfig
     from move37.workspace import Workspace
-
-ExperimentsOption = Annotated[
-    int | None, typer.Option("--experiments", help="How many experiments, the starters included.", show_default=False)
-]
-UsdOption = Annotated[float | None, typer.Option("--budget-usd", help="Stop at this cost.", show_default=False)]
-TokensOption = Annotated[
-    int | None, typer.Option("--budget-tokens", help="Stop after this many tokens.", show_default=False)
-]
-MinutesOption = Annotated[
-    float | None, typer.Option("--budget-minutes", help="Stop after this much wall time.", show_default=False)
-]
-_MODEL = "Model (without --model and --base-url the embedded grammar answers: no key, no network)"
 
 
 @guarded
@@ -36,53 +24,30 @@ def run(
         Path | None,
         typer.Argument(metavar="[CONFIG.toml]", help="Configuration; flags override it.", show_default=False),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="The campaign's name.", show_default=False)] = None,
-    experiments: ExperimentsOption = None,
-    budget_usd: UsdOption = None,
-    budget_tokens: TokensOption = None,
-    budget_minutes: MinutesOption = None,
-    parallel: Annotated[
-        int | None, typer.Option("--parallel", help="Experiments in flight at once.", show_default=False)
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the search.", show_default=False)] = None,
-    track: Annotated[str | None, typer.Option("--track", help="What is searched.", show_default=False)] = None,
-    tier: Annotated[
-        str | None, typer.Option("--tier", help="How much compute a trial gets.", show_default=False)
-    ] = None,
-    tasks: Annotated[
-        str | None, typer.Option("--tasks", help="Tasks, separated by commas.", show_default=False)
-    ] = None,
-    trial_seeds: Annotated[
-        str | None, typer.Option("--trial-seeds", help="Training seeds, separated by commas.", show_default=False)
-    ] = None,
-    starters: Annotated[
-        str | None, typer.Option("--starters", help="Reference programs to start from, by commas.", show_default=False)
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", help="Model name.", show_default=False, rich_help_panel=_MODEL)
-    ] = None,
-    base_url: Annotated[
-        str | None,
-        typer.Option("--base-url", help="OpenAI-compatible endpoint.", show_default=False, rich_help_panel=_MODEL),
-    ] = None,
-    sandbox: Annotated[
-        str | None, typer.Option("--sandbox", help="auto, docker, bubblewrap, landlock or process.", show_default=False)
-    ] = None,
-    runtime: Annotated[
-        str | None, typer.Option("--runtime", help="Container runtime for docker, e.g. runsc.", show_default=False)
-    ] = None,
-    gpus: Annotated[
-        str | None,
-        typer.Option("--gpus", help="GPUs that trials may lease, by index or UUID, by commas.", show_default=False),
-    ] = None,
-    accept_unsafe: Annotated[
-        bool, typer.Option("--accept-unsafe", help="Allow a language model's programs in the process sandbox.")
-    ] = False,
-    runs_dir: RunsDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
+    name: options.Name = None,
+    experiments: options.Experiments = None,
+    budget_usd: options.BudgetUsd = None,
+    budget_tokens: options.BudgetTokens = None,
+    budget_minutes: options.BudgetMinutes = None,
+    parallel: options.Parallel = None,
+    seed: options.Seed = None,
+    track: options.Track = None,
+    tier: options.Tier = None,
+    tasks: options.Tasks = None,
+    trial_seeds: options.TrialSeeds = None,
+    starters: options.Starters = None,
+    model: options.ModelName = None,
+    base_url: options.BaseUrl = None,
+    sandbox: options.SandboxBackend = None,
+    runtime: options.Runtime = None,
+    gpus: options.Gpus = None,
+    accept_unsafe: options.AcceptUnsafe = False,
+    runs_dir: options.RunsDir = None,
+    store: options.StoreUrl = None,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Launch a campaign: propose, write, gate, train, score, explain, remember."""
+    """Launch a campaign: propose, write, gate, train, score, explain, remember. Without --model and --base-url the
+    embedded grammar answers: no key, no network."""
     from move37 import launch
     from move37.config import load
     from move37.keys import setting
@@ -121,14 +86,14 @@ def run(
 
 @guarded
 def resume(
-    campaign: CampaignName = None,
-    experiments: ExperimentsOption = None,
-    budget_usd: UsdOption = None,
-    budget_tokens: TokensOption = None,
-    budget_minutes: MinutesOption = None,
-    runs_dir: RunsDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
+    campaign: options.CampaignName = None,
+    experiments: options.Experiments = None,
+    budget_usd: options.BudgetUsd = None,
+    budget_tokens: options.BudgetTokens = None,
+    budget_minutes: options.BudgetMinutes = None,
+    runs_dir: options.RunsDir = None,
+    store: options.StoreUrl = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Continue a campaign that was stopped, killed or interrupted; flags raise its budgets."""
     from move37 import launch

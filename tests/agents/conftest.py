@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+
 import pytest
 
+from agents import endpoint
 from agents.contexts import (
     AnalysisContext,
     Brief,
@@ -18,6 +22,7 @@ from agents.contexts import (
 )
 from agents.replies import Hypothesis, Prediction
 from prompts.loader import Prompts
+from tests.agents.served import Served
 
 PARENT_SOURCE = '''"""A mixer with a fence in its text.
 
@@ -161,3 +166,21 @@ def analysis(brief: Brief, hypothesis: Hypothesis, parent: ProgramView) -> Analy
         cost={"parameters": 25_000.0, "flops_per_token": 90_000.0},
         parent_cost={"parameters": 25_100.0, "flops_per_token": 45_000.0},
     )
+
+
+@pytest.fixture
+async def served(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
+    monkeypatch.setattr(endpoint, "BACKOFF_FIRST_S", 0.01)
+    state = Served()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.add(asyncio.ensure_future(state.handle(reader, writer)))
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    state.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    yield state
+    server.close()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
 import time
 import traceback
@@ -13,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from agents import gateway
+from agents import endpoint
 from agents.contexts import Message
+from agents.endpoint import check_base_url
 from agents.errors import (
     DeadlineExceeded,
     EndpointInvalid,
@@ -22,8 +21,9 @@ from agents.errors import (
     ModelRefused,
     ModelUnavailable,
 )
-from agents.gateway import OpenAIChatModel, Prices, check_base_url, open_model, request_key
+from agents.gateway import OpenAIChatModel, Prices, open_model, request_key
 from agents.replies import Hypothesis
+from tests.agents.served import Served
 
 KEY = "sk-test-0123456789abcdef"
 MESSAGES = (Message("system", "be brief"), Message("user", "hello"))
@@ -37,67 +37,12 @@ OK = {
 }
 
 
-class Served:
-    """A scripted server: each request takes the next (status, headers, body) of the script; the last one repeats."""
-
-    def __init__(self) -> None:
-        self.script: list[tuple[int, dict[str, str], Any]] = [(200, {}, OK)]
-        self.requests: list[dict[str, Any]] = []
-        self.headers: list[str] = []
-        self.drip_s = 0.0
-        self.url = ""
-
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-                while True:
-                    await self.exchange(reader, writer)
-        finally:
-            writer.close()
-
-    async def exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        lines = head.lower().split("\r\n")
-        length = next(int(line.split(":")[1]) for line in lines if line.startswith("content-length"))
-        self.headers.append(head)
-        self.requests.append(json.loads(await reader.readexactly(length)))
-        await self.respond(writer)
-
-    async def respond(self, writer: asyncio.StreamWriter) -> None:
-        status, headers, body = self.script.pop(0) if len(self.script) > 1 else self.script[0]
-        payload = body if isinstance(body, bytes) else json.dumps(body).encode()
-        lines = [f"HTTP/1.1 {status} Status", "content-type: application/json", f"content-length: {len(payload)}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
-        if self.drip_s:
-            for byte in payload:
-                writer.write(bytes([byte]))
-                await writer.drain()
-                await asyncio.sleep(self.drip_s)
-        else:
-            writer.write(payload)
-            await writer.drain()
-
-
-@pytest.fixture
-async def served(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
-    monkeypatch.setattr(gateway, "BACKOFF_FIRST_S", 0.01)
-    state = Served()
-    tasks: set[asyncio.Task[None]] = set()
-
-    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.add(asyncio.ensure_future(state.handle(reader, writer)))
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    state.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    yield state
-    server.close()
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
 Opener = Callable[..., OpenAIChatModel]
+
+
+@pytest.fixture(autouse=True)
+def replies_well(served: Served) -> None:
+    served.script = [(200, {}, OK)]
 
 
 @pytest.fixture
@@ -200,7 +145,7 @@ async def test_retries_end(served: Served, opened: Opener) -> None:
     served.script = [(500, {}, {"error": {"message": "oops"}})]
     with pytest.raises(ModelUnavailable, match="attempt 5 of 5"):
         await opened().complete(MESSAGES, deadline_s=5)
-    assert len(served.requests) == gateway.ATTEMPTS
+    assert len(served.requests) == endpoint.ATTEMPTS
 
 
 async def test_drip_does_not_outlive_the_deadline(served: Served, opened: Opener) -> None:
@@ -230,7 +175,7 @@ async def test_unknown_parameter_is_dropped_once_and_remembered(served: Served, 
 
 
 async def test_connection_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway, "BACKOFF_FIRST_S", 0.01)
+    monkeypatch.setattr(endpoint, "BACKOFF_FIRST_S", 0.01)
     model = open_model(model="m", base_url="http://127.0.0.1:9/v1")
     with pytest.raises(ModelUnavailable, match="no connection"):
         await model.complete(MESSAGES, deadline_s=10)

@@ -90,18 +90,10 @@ class TestHashedText:
 
 
 class TestEndpointText:
-    def test_asks_in_batches_and_scales(self) -> None:
-        asked: list[int] = []
-
-        def embed(texts: Sequence[str]) -> list[list[float]]:
-            asked.append(len(texts))
-            return [[3.0, 4.0 * len(text)] for text in texts]
-
-        encoder = EndpointText("toy", 2, embed, batch=2)
-        np.testing.assert_allclose(encoder.encode(["a", "a", "a"]), [[0.6, 0.8]] * 3, rtol=1e-6)
-        assert asked == [2, 1]
-        huge = EndpointText("huge", 2, lambda texts: [[3e200, 4e200]] * len(texts)).encode(["a"])
-        np.testing.assert_allclose(huge, [[0.6, 0.8]], rtol=1e-6)
+    def test_scales(self) -> None:
+        toy = EndpointText("toy", 2)
+        np.testing.assert_allclose(toy.read([[3.0, 4.0], [3e200, 4e200]], 2), [[0.6, 0.8]] * 2, rtol=1e-6)
+        assert toy.read([], 0).shape == (0, 2)
 
     @pytest.mark.parametrize(
         "answer",
@@ -117,7 +109,15 @@ class TestEndpointText:
     )
     def test_refuses_what_is_no_vector_for_each_text(self, answer: list[list[float]]) -> None:
         with pytest.raises(ValueRefused, match="toy"):
-            EndpointText("toy", 2, lambda _: answer).encode(["a", "b"])
+            EndpointText("toy", 2).read(answer, 2)
+
+    def test_an_index_over_it_takes_vectors_only(self) -> None:
+        toy = EndpointText("toy", 2)
+        index = Neighbours(toy)
+        index.sync_vectors(dict(zip("ab", toy.read([[3.0, 4.0], [4.0, 3.0]], 2), strict=True)))
+        assert [one.key for one in index.nearest_to("a", 1)] == ["b"]
+        with pytest.raises(TypeError, match="sync_vectors"):
+            index.nearest("a", 1)
 
     def test_bytes_and_back(self) -> None:
         vectors = WORDS.encode(["one", "two"])

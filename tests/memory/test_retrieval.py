@@ -135,10 +135,8 @@ class TestSelect:
         lineage = select(view, "e-0020", limits=Limits(lineage=4)).lineage
         assert [fact.id for fact in lineage.facts] == ["e-0000", "e-0018", "e-0019", "e-0020"]
         assert (len(lineage.head), lineage.elided) == (1, 17)
-        assert lineage.order == (3, 0, 2, 1)
         short = select(view, "e-0003", limits=Limits(lineage=4)).lineage
         assert ([fact.id for fact in short.facts], short.elided) == ([f"e-{n:04d}" for n in range(4)], 0)
-        assert select(view, "e-0000").lineage.order == (0,)
 
     def test_best_and_worst_children_never_overlap(self) -> None:
         scores = [0.1, 0.9, 0.5, 0.9]
@@ -266,50 +264,24 @@ class TestTokens:
         sizes=st.dictionaries(st.sampled_from("abcd"), st.lists(st.integers(0, 9), max_size=6), min_size=1),
         budget=st.integers(0, 60),
         fixed=st.integers(0, 10),
-        data=st.data(),
     )
     def test_whole_items_go_from_the_lowest_priority_up(
-        self, sizes: dict[str, list[int]], budget: int, fixed: int, data: st.DataObject
+        self, sizes: dict[str, list[int]], budget: int, fixed: int
     ) -> None:
-        priorities = data.draw(st.permutations(sorted(sizes)))
-        sections = []
-        for name, lengths in sizes.items():
-            order = data.draw(st.permutations(range(len(lengths))))
-            sections.append(tokens.Section(name, tuple("x" * n for n in lengths), tuple(order)))
-        found = tokens.fit(sections, budget, priorities, fixed_tokens=fixed, count=len)
-        kept = {s.name: [len(s.items[at]) for at in found.kept[s.name]] for s in sections}
-        assert found.tokens == fixed + sum(map(sum, kept.values()))
-        assert found.fits == (found.tokens <= budget)
-        assert found.fits or not any(kept.values())
-        assert found.n_dropped == sum(map(len, sizes.values())) - sum(map(len, kept.values()))
-        short = [name for name in priorities if found.dropped[name]]
-        for name in short[1:]:
-            assert found.kept[name] == ()
-        for section in sections:
-            assert section.order is not None
-            assert set(section.order[: len(found.kept[section.name])]) == set(found.kept[section.name])
+        def measure(fitted: tokens.Fitted) -> int:
+            return fixed + sum(sum(sizes[name][:number]) for name, number in fitted.kept.items())
+
+        found = tokens.fit({name: len(lengths) for name, lengths in sizes.items()}, budget, measure)
+        assert {name: found.kept[name] + found.dropped[name] for name in sizes} == {n: len(x) for n, x in sizes.items()}
+        assert measure(found) <= budget or not any(found.kept.values())
+        short = [name for name in sizes if found.dropped[name]]
+        assert all(found.kept[name] == 0 for name in short[1:])
         if short:  # one more would have been too much
-            section = next(s for s in sections if s.name == short[0])
-            assert section.order is not None
-            back = len(section.items[section.order[len(found.kept[section.name])]])
-            assert found.tokens + back > budget
+            assert measure(found) + sizes[short[0]][found.kept[short[0]]] > budget
 
     def test_it_says_what_was_left_out(self) -> None:
-        sections = [tokens.Section("lessons", ("one two", "three")), tokens.Section("failures", ("four", "five six"))]
-        found = tokens.fit(sections, 3, ["lessons", "failures"])
-        assert (found.kept, found.fits) == ({"lessons": (0, 1), "failures": ()}, True)
-        assert found.told() == "left out for length: 2 of failures"
-        assert tokens.fit(sections, 99, ["lessons", "failures"]).told() == ""
-
-    def test_bad_calls(self) -> None:
-        sections = [tokens.Section("lessons", ("one",))]
-        with pytest.raises(ValueError, match="every section"):
-            tokens.fit(sections, 3, ["lesson"])
-        with pytest.raises(ValueError, match="every section"):
-            tokens.fit(sections * 2, 3, ["lessons"])
-        with pytest.raises(ValueError, match="each of its 1 items"):
-            tokens.Section("lessons", ("one",), (1,))
-
-    def test_sections_of_a_selection_are_all_prioritised(self) -> None:
-        selection = select(View([glance(0)]), "e-0000")
-        assert all(hasattr(selection, name) for name in retrieval.PRIORITIES)
+        sizes = {"lessons": 2, "failures": 2}
+        found = tokens.fit(sizes, 1, lambda fitted: sum(fitted.kept.values()))
+        assert (found.kept, found.dropped) == ({"lessons": 1, "failures": 0}, {"lessons": 1, "failures": 2})
+        assert found.told() == "left out for length: 2 of failures, 1 of lessons"
+        assert tokens.fit(sizes, 4, lambda fitted: sum(fitted.kept.values())).told() == ""

@@ -1,11 +1,16 @@
-"""A real HTTP server on loopback: it answers as the embedded model does, but the coder's replies are scripted."""
+"""A real HTTP server on loopback: it answers as the embedded model does, but the coder's replies are scripted.
+
+It makes vectors too (`/v1/embeddings`), with noise that is never the same twice.
+"""
 
 import asyncio
 import json
 import socket
 import threading
 import time
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import uvicorn
 from starlette.applications import Starlette
@@ -15,6 +20,9 @@ from starlette.routing import Route
 
 from agents.contexts import Message
 from agents.embedded.model import answer
+from memory.vectors import HashedText
+
+VECTOR_DIMENSIONS = 48
 
 
 class ScriptedServer:
@@ -23,11 +31,19 @@ class ScriptedServer:
     def __init__(self) -> None:
         self.replies: list[str | Response] = []
         self.asked: list[list[dict[str, str]]] = []
+        self.encoded: list[str] = []
+        self.keys: list[str] = []
+        self.vectors: Callable[[list[str]], Response | None] = lambda texts: None
         self._server: uvicorn.Server | None = None
 
     def __enter__(self) -> "ScriptedServer":
         self.port = free_port()
-        app = Starlette(routes=[Route("/v1/chat/completions", self._complete, methods=["POST"])])
+        app = Starlette(
+            routes=[
+                Route("/v1/chat/completions", self._complete, methods=["POST"]),
+                Route("/v1/embeddings", self._embed, methods=["POST"]),
+            ]
+        )
         self._server = uvicorn.Server(uvicorn.Config(app, port=self.port, log_level="error"))
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()
@@ -60,6 +76,18 @@ class ScriptedServer:
                 "usage": {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100},
             }
         )
+
+    async def _embed(self, request: Request) -> Response:
+        texts = json.loads(await request.body())["input"]
+        self.keys.append(request.headers["authorization"].removeprefix("Bearer "))
+        scripted = self.vectors(texts)
+        if scripted is not None:
+            return scripted
+        self.encoded.extend(texts)
+        rows = HashedText("hypothesis", VECTOR_DIMENSIONS).encode(texts)
+        noisy = rows + 0.01 * np.random.default_rng().standard_normal(rows.shape)
+        data = [{"object": "embedding", "index": n, "embedding": list(map(float, row))} for n, row in enumerate(noisy)]
+        return JSONResponse({"object": "list", "model": "scripted", "data": data, "usage": {"prompt_tokens": 1}})
 
 
 def fenced(source: str) -> str:

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import sqlite3
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from agents.contexts import Message
 from evaluator.trial import TrialRequest
 from memory.records import Trial
 from memory.store import Store, open_store
-from move37.errors import ConfigError, ReplayDiverged
-from move37.laboratory import FoundIdentity, GateOutcome, Progress, TrialOutcome
+from move37.errors import ConfigError, NotThere, ReplayDiverged
+from move37.laboratory import FoundIdentity, GateOutcome, GateRequest, Progress, TrialOutcome
 from move37.replaying import ReplayModel, replay_campaign
 from move37.retraining import ExperimentReplay, replay_experiment
 from tests.move37.conftest import Cli, programs
@@ -149,16 +148,7 @@ class OtherMachine:
         reason = self._changes.get("reason", row.reason)
         return TrialOutcome(True, reason, "", score, metrics, row.curve, "", 0.0, row.environment)
 
-    async def gates(
-        self,
-        source: str,
-        *,
-        track: str,
-        tier: str,
-        label: str,
-        tasks: Sequence[str] = (),
-        max_exponent: float | None = None,
-    ) -> GateOutcome:
+    async def gates(self, source: str, request: GateRequest, *, label: str) -> GateOutcome:
         raise NotImplementedError
 
     async def identify(self, source: str, *, track: str, tier: str, label: str) -> tuple[FoundIdentity, ...]:
@@ -207,10 +197,10 @@ def test_what_has_no_result_to_compare_with_is_told_what_to_do(finished: Cli) ->
     ours = store.create_campaign("ours", config=config, **objective)
     running = store.open_experiment(ours.id, 0, **kind)
     laboratory = OtherMachine(trial, {})
-    with pytest.raises(ReplayDiverged, match=r"not finished: .* `move37 resume ours`"):
+    with pytest.raises(NotThere, match=r"not finished: .* `move37 resume ours`"):
         asyncio.run(replay_experiment(store, running, laboratory))
     failed = store.finish_experiment(running.id, status="failed", reason="reply_malformed")
-    with pytest.raises(ReplayDiverged, match=r"never trained .* `move37 replay ours`"):
+    with pytest.raises(NotThere, match=r"never trained .* `move37 replay ours`"):
         asyncio.run(replay_experiment(store, failed, laboratory))
     foreign = store.create_campaign("foreign", config={}, **objective)
     with pytest.raises(ConfigError, match="was not run by Move37"):
@@ -226,7 +216,7 @@ def test_an_experiment_that_was_never_trained_cannot_be_replayed(finished: Cli) 
     untrained = [e.id for e in store.experiments(campaign.id) if e.status in {"rejected", "duplicate"}]
     store.close()
     for experiment in untrained:
-        assert "was never trained" in finished("replay", experiment, expect=1).stderr
+        assert "was never trained" in finished("replay", experiment, expect=2).stderr
     unknown = finished("replay", "nothing", expect=2).stderr
     assert "no experiment 'nothing'" in unknown
     assert "There are: tiny" in unknown

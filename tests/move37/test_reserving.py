@@ -5,7 +5,7 @@ import pytest
 from agents.embedded.notice import EMBEDDED_MODEL
 from evaluator import catalogue
 from move37.config import stored
-from move37.laboratory import SandboxLaboratory
+from move37.laboratory import GateRequest, SandboxLaboratory
 from move37.replaying import replay_campaign
 from sandbox.protocol import JobOutcome, OutcomeKind
 from tests.move37.conftest import Play
@@ -109,6 +109,6 @@ class Ending:
 async def test_only_a_program_that_passed_is_tried_again_without_the_question_of_its_identity(passes, asked):
     sandbox = Ending(passes=passes)
     laboratory = SandboxLaboratory(sandbox, memory_gib=1.0, cpus=1.0)
-    outcome = await laboratory.gates(ANOTHER, track="sequence", tier="micro", label="x", identity=("L2", "L3"))
+    outcome = await laboratory.gates(ANOTHER, GateRequest("sequence", "micro", identity=("L2", "L3")), label="x")
     assert [b'"identity"' in sent for sent in sandbox.jobs] == asked
     assert [verdict.reason for verdict in outcome.verdicts] == ["timeout"]
