@@ -42,7 +42,7 @@ def request(
 
 def worth_editing(source: str, search: SearchConfig) -> bool:
     """Whether a program is long enough for edits to be the shorter answer."""
-    return search.edit_from_lines is not None and source.count("\n") >= search.edit_from_lines
+    return 0 < search.edit_from_lines <= source.count("\n")
 
 
 def within(context: CodeContext, tokens: int, prompts: Prompts) -> CodeContext:
@@ -63,7 +63,7 @@ def within(context: CodeContext, tokens: int, prompts: Prompts) -> CodeContext:
 def recorded(loop: Loop, attempt: Attempt) -> dict[str, str]:
     """What is kept with a closed attempt: how its program was written, by the reply that is stored. A starter was not
     written by anyone, and campaigns that know no edits say nothing."""
-    if loop.config.search.edit_from_lines is None:
+    if not loop.config.search.edit_from_lines:
         return {}
     replies = (loop.store.find_exchange(attempt.experiment_id, "coder", attempt.number, turn) for turn in (1, 0))
     reply = next((one for one in replies if one is not None), None)

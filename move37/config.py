@@ -60,7 +60,7 @@ class BudgetConfig(_Section):
 class SearchConfig(_Section):
     """How the campaign searches. `identity`: the levels at which a program may be a repeat of an earlier one.
 
-    `edit_from_lines`: from this length on, the coder may answer a small change with edits; None: never.
+    `edit_from_lines`: from this length on, the coder may answer a small change with edits; 0: never.
     `diverse_exemplars`: exemplars are chosen by score and likeness, else by score alone.
     """
 
@@ -71,7 +71,7 @@ class SearchConfig(_Section):
     history: Annotated[int, Field(ge=0, le=100)] = 12
     identity: tuple[IdentityLevel, ...] = IDENTITY_LEVELS
     prompt_tokens: Annotated[int, Field(ge=1000, le=1_000_000)] = 24_000
-    edit_from_lines: Annotated[int, Field(ge=1)] | None = 120
+    edit_from_lines: Annotated[int, Field(ge=0)] = 120
     diverse_exemplars: bool = True
 
 
@@ -220,7 +220,7 @@ def stored(data: Mapping[str, Any]) -> CampaignConfig:
         ConfigError: as `load`.
     """
     search = dict(data.get("search", {}))
-    before = {"identity": ["L0"], "edit_from_lines": None, "diverse_exemplars": False}
+    before = {"identity": ["L0"], "edit_from_lines": 0, "diverse_exemplars": False}
     return validate({**data, "search": {**before, **search}})
 
 

@@ -67,10 +67,10 @@ def test_exemplars_say_what_they_achieved(tiny_config: Callable[..., CampaignCon
 def test_long_programs_are_worth_editing_and_old_campaigns_know_no_edits() -> None:
     assert coding.worth_editing(LONG, SearchConfig(edit_from_lines=LONG.count("\n")))
     assert not coding.worth_editing(LONG, SearchConfig(edit_from_lines=LONG.count("\n") + 1))
-    assert not coding.worth_editing(LONG, SearchConfig(edit_from_lines=None))
+    assert not coding.worth_editing(LONG, SearchConfig(edit_from_lines=0))
     data = CampaignConfig().frozen()
     del data["search"]["edit_from_lines"], data["search"]["diverse_exemplars"]
-    assert stored(data).search.edit_from_lines is None
+    assert stored(data).search.edit_from_lines == 0
     assert not stored(data).search.diverse_exemplars
 
 
