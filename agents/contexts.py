@@ -187,17 +187,32 @@ class ResearchContext:
 
 @dataclass(frozen=True, slots=True)
 class CodeContext:
-    """For the coder: write the program of this hypothesis."""
+    """For the coder: write the program of this hypothesis; with `edit`, edits of the parent will do.
+
+    `omitted` says in words which exemplars were left out for length.
+    """
 
     brief: Brief
     hypothesis: Hypothesis
     parent: ProgramView
     exemplars: tuple[ProgramView, ...] = ()
+    omitted: str = ""
+    edit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a gate said of an earlier program of the same experiment."""
+
+    attempt: int
+    gate: str
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
 class RepairContext:
-    """For the coder: `source` was rejected by `gate`."""
+    """For the coder: `source` was rejected by `gate`; `earlier` ones were before it. With `edit`, edits will do."""
 
     brief: Brief
     hypothesis: Hypothesis
@@ -208,6 +223,8 @@ class RepairContext:
     line: int | None
     attempt: int
     attempts_left: int
+    earlier: tuple[Refusal, ...] = ()
+    edit: bool = False
 
 
 @dataclass(frozen=True, slots=True)

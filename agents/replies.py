@@ -224,9 +224,18 @@ def parse_program(text: str, *, finish_reason: str | None = None) -> str:
         raise ReplyMalformed(text, f"the fenced block is marked {block.info[:40]!r}, not python")
     if not block.closed:
         raise ReplyMalformed(text, "the fenced python block is not closed, so the program may be cut off")
-    source = block.body.strip("\n") + "\n"
-    if not source.strip():
+    if not block.body.strip():
         raise ReplyMalformed(text, "the fenced python block is empty")
+    return program_text(text, block.body)
+
+
+def program_text(text: str, body: str) -> str:
+    """A program as it is stored, ending in one newline.
+
+    Raises:
+        ReplyMalformed: it cannot be encoded, or is too large. `text` is the reply it came from.
+    """
+    source = body.strip("\n") + "\n"
     try:
         size = len(source.encode())
     except UnicodeEncodeError as error:

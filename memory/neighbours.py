@@ -142,6 +142,16 @@ class Neighbours:
             query = self._codes[self._place[key]].copy()
         return self._nearest(query, k, among, frozenset((*exclude, key)))
 
+    def similarity(self, key: str, other: str) -> float:
+        """The cosine of two entries.
+
+        Raises:
+            KeyError: one of them is not in the index.
+        """
+        with self._lock:
+            one, two = self._codes[self._place[key]].copy(), self._codes[self._place[other]].copy()
+        return float(_similarities(one, two[None])[0])
+
     def save(self, path: Path) -> None:
         """Writes the index to a file, in one piece."""
         import numpy as np

@@ -39,7 +39,7 @@ class Form(Generic[_T]):
 
 
 RESEARCHER = Form(Hypothesis, researcher.parse, researcher.corrective)
-CODER: Form[str] = Form(None, coder.parse, coder.corrective)
+CODER: Form[coder.Written] = Form(None, coder.parse, coder.corrective)
 ANALYST = Form(Analysis, analyst.parse, analyst.corrective)
 
 

@@ -19,6 +19,7 @@ from agents.contexts import (
     LessonView,
     Memory,
     ProgramView,
+    Refusal,
     RepairContext,
     ResearchContext,
     TaskView,
@@ -139,8 +140,7 @@ def repair_context(
     store: Store, campaign_brief: Brief, experiment: Experiment, hypothesis: Hypothesis, config: CampaignConfig
 ) -> RepairContext:
     """What the coder sees when a gate refused its program."""
-    current, *earlier = reversed(store.attempts(experiment.id))
-    refused = earlier[0]
+    current, refused, *before = reversed(store.attempts(experiment.id))
     source = store.program(refused.program_sha256).source if refused.program_sha256 else ""
     line = refused.detail.get("line")
     return RepairContext(
@@ -153,6 +153,11 @@ def repair_context(
         line=line if isinstance(line, int) else None,
         attempt=current.number,
         attempts_left=config.search.repairs + 1 - current.number,
+        earlier=tuple(
+            Refusal(a.number, str(a.detail["gate"]), str(a.detail["reason"]), str(a.detail["message"]))
+            for a in reversed(before)
+            if a.outcome == "gate_failed"
+        ),
     )
 
 

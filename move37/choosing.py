@@ -13,13 +13,16 @@ import math
 import random
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from memory.records import Experiment
 
 _LEADERS = 8
 _CAP = 3.0
+_SHOWABLE = 64  # exemplars are chosen among so many of the best
+_RELEVANCE = 0.5  # what the score counts against likeness
+Alike = Callable[[str, str], float]
 _MIN_SPREAD = 0.02  # below the seed noise of the curve score (0.014), differences are not evidence
 
 
@@ -33,11 +36,19 @@ class Choice:
 
 
 def choose(
-    visible: Sequence[Experiment], *, seed: int, index: int, exemplars: int, fixed_parent: Experiment | None = None
+    visible: Sequence[Experiment],
+    *,
+    seed: int,
+    index: int,
+    exemplars: int,
+    fixed_parent: Experiment | None = None,
+    alike: Alike | None = None,
 ) -> Choice:
     """Chooses parent and exemplars among the completed experiments of `visible`.
 
     `fixed_parent` is taken as it is, where a fork begins; the exemplars are chosen around it by the same rule.
+    `alike` says how alike the programs of two experiments (by id) are, 1 being the same; with it exemplars are chosen
+    for being good and unlike the parent and each other, without it by score alone.
 
     Raises:
         ValueError: nothing visible is completed.
@@ -50,12 +61,12 @@ def choose(
         raise ValueError("no completed experiment to choose a parent from")
     rng = random.Random(f"select:{seed}:{index}")
     if fixed_parent is not None:
-        shown = _exemplars(scored, fixed_parent, exemplars, rng)
+        shown = _exemplars(scored, fixed_parent, exemplars, rng, alike)
         return Choice(fixed_parent, shown, {"rule": "the experiment that was forked is the first parent"})
     leaders = scored[:_LEADERS]
     weights = _weights(leaders, Counter(e.parent_id for e in visible if e.parent_id))
     parent = rng.choices(leaders, weights=weights)[0]
-    shown = _exemplars(scored, parent, exemplars, rng)
+    shown = _exemplars(scored, parent, exemplars, rng, alike)
     rationale: dict[str, float | int | str] = {
         "rule": "exponential of the robust score over one plus children, among the best",
         "candidates": len(leaders),
@@ -83,9 +94,9 @@ def _weights(leaders: Sequence[Experiment], children: Counter[str]) -> list[floa
 
 
 def _exemplars(
-    scored: Sequence[Experiment], parent: Experiment, count: int, rng: random.Random
+    scored: Sequence[Experiment], parent: Experiment, count: int, rng: random.Random, alike: Alike | None
 ) -> tuple[Experiment, ...]:
-    """The best ones besides the parent, and for diversity one drawn from the rest; one program is shown once."""
+    """Of the programs besides the parent, each once, the best; and for diversity unlike ones, or else one by lot."""
     seen = {parent.program_sha256}
     distinct = []
     for experiment in scored:
@@ -96,5 +107,30 @@ def _exemplars(
         return tuple(distinct)
     if count == 0:
         return ()
+    if alike is not None:
+        return _unlike(distinct[:_SHOWABLE], parent, count, alike)
     best = distinct[: count - 1]
     return (*best, rng.choice(distinct[count - 1 :]))
+
+
+def _unlike(candidates: Sequence[Experiment], parent: Experiment, count: int, alike: Alike) -> tuple[Experiment, ...]:
+    """The best one, then again and again the one of the greatest marginal relevance, best score first.
+
+    Source: Carbonell and Goldstein 1998 (SIGIR), maximal marginal relevance, `r * relevance - (1 - r) * likeness` with
+    the greatest likeness to what is shown already; relevance is the score, scaled to 0..1 among the candidates.
+    """
+    scores = [_score(e) for e in candidates]
+    low, spread = min(scores), max(max(scores) - min(scores), _MIN_SPREAD)
+    relevance = {e.id: (_score(e) - low) / spread for e in candidates}
+    nearest = {e.id: alike(e.id, parent.id) for e in candidates}
+    chosen: list[Experiment] = []
+    while len(chosen) < count:
+        left = [e for e in candidates if e not in chosen]
+        if chosen:
+            for e in left:
+                nearest[e.id] = max(nearest[e.id], alike(e.id, chosen[-1].id))
+            best = max(left, key=lambda e: _RELEVANCE * relevance[e.id] - (1 - _RELEVANCE) * nearest[e.id])
+        else:
+            best = left[0]
+        chosen.append(best)
+    return tuple(sorted(chosen, key=lambda e: (-_score(e), e.index)))

@@ -77,7 +77,11 @@ class BudgetConfig(_Section):
 
 
 class SearchConfig(_Section):
-    """How the campaign searches. `identity`: the levels at which a program may be a repeat of an earlier one."""
+    """How the campaign searches. `identity`: the levels at which a program may be a repeat of an earlier one.
+
+    `edit_from_lines`: from this length on, the coder may answer a small change with edits; 0: never.
+    `diverse_exemplars`: exemplars are chosen by score and likeness, else by score alone.
+    """
 
     starters: tuple[str, ...] = WEAK_STARTERS
     exemplars: Annotated[int, Field(ge=0, le=6)] = 3
@@ -86,6 +90,8 @@ class SearchConfig(_Section):
     history: Annotated[int, Field(ge=0, le=100)] = 12
     identity: tuple[IdentityLevel, ...] = IDENTITY_LEVELS
     prompt_tokens: Annotated[int, Field(ge=1000, le=1_000_000)] = 24_000
+    edit_from_lines: Annotated[int, Field(ge=0)] = 120
+    diverse_exemplars: bool = True
 
 
 class ObjectiveConfig(_Section):
@@ -231,14 +237,15 @@ def validate(data: Mapping[str, Any]) -> CampaignConfig:
 
 
 def stored(data: Mapping[str, Any]) -> CampaignConfig:
-    """The configuration of a stored campaign. One from before there were further levels of identity keeps the first:
-    its experiments, replayed or resumed, meet the rules under which they began.
+    """The configuration of a stored campaign. What one from before knew nothing of, it keeps doing without (levels of
+    identity, edits, diverse exemplars): its experiments, replayed or resumed, meet the rules under which they began.
 
     Raises:
         ConfigError: as `load`.
     """
     search = dict(data.get("search", {}))
-    return validate({**data, "search": {"identity": ["L0"], **search}})
+    before = {"identity": ["L0"], "edit_from_lines": 0, "diverse_exemplars": False}
+    return validate({**data, "search": {**before, **search}})
 
 
 def _lay(data: dict[str, Any], dotted: str, value: Any) -> None:

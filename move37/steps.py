@@ -4,15 +4,15 @@ Every step first looks in the store for its own finished work, so that repeating
 model call, trial or record. A step returns the name of the next; the graph only follows.
 """
 
-from agents import analyst, coder, researcher
+from agents import analyst, researcher
 from agents.contexts import ResearchContext
 from agents.errors import ReplyMalformed
 from evaluator.trial import TrialRequest
 from evaluator.verdict import Verdict
 from memory.records import Attempt, AttemptOutcome, Experiment
 from memory.tokens import estimate
-from move37 import briefing, observing, recalling, reserving
-from move37.asking import ANALYST, CODER, RESEARCHER, ask
+from move37 import briefing, coding, observing, recalling, reserving
+from move37.asking import ANALYST, RESEARCHER, ask
 from move37.choosing import choose
 from move37.laboratory import GateRequest
 from move37.ladder import climb, static
@@ -23,12 +23,15 @@ async def select(loop: Loop, experiment_id: str) -> Route:
     """Chooses parent and exemplars and opens the first attempt."""
     experiment = loop.store.experiment(experiment_id)
     if experiment.selected_at is None:
+        visible = loop.visible(experiment)
+        loop.recollection.learn(loop.store, visible)
         choice = choose(
-            loop.visible(experiment),
+            visible,
             seed=loop.config.seed,
             index=experiment.index,
             exemplars=loop.config.search.exemplars,
             fixed_parent=loop.visibility.first_parent(experiment.index),
+            alike=loop.recollection.programs.similarity if loop.config.search.diverse_exemplars else None,
         )
         loop.store.select(
             experiment_id,
@@ -80,23 +83,19 @@ async def code(loop: Loop, experiment_id: str) -> Route:
         loop.notify("code", {"experiment": experiment_id, "attempt": attempt.number, "origin": attempt.origin})
         experiment = loop.store.experiment(experiment_id)
         hypothesis = briefing.hypothesis_of(loop.store.attempts(experiment_id))
-        if attempt.origin == "repair":
-            repair = briefing.repair_context(loop.store, loop.brief, experiment, hypothesis, loop.config)
-            prompt = coder.repair_messages(loop.prompts, repair)
-        else:
-            context = briefing.code_context(loop.store, loop.brief, experiment, hypothesis)
-            prompt = coder.messages(loop.prompts, context)
+        prompt, form = coding.request(loop, experiment, attempt, hypothesis)
         try:
-            source = await ask(loop, experiment, "coder", attempt.number, prompt, CODER)
+            written = await ask(loop, experiment, "coder", attempt.number, prompt, form)
         except ReplyMalformed as error:
             return _give_up(loop, attempt, "reply_malformed", f"the coder's reply: {error}")
-        refusal = next((v for v in await static(source) if v.reason in {"too_large", "nul_byte", "not_utf8"}), None)
+        refusal = next(
+            (v for v in await static(written.source) if v.reason in {"too_large", "nul_byte", "not_utf8"}), None
+        )
         if refusal is not None:  # what cannot be stored as a program is kept in the exchange
             loop.store.put_verdicts(experiment_id, attempt.number, [refusal.as_dict()])
             return _refused(loop, attempt, refusal)
-        loop.store.put_attempt(
-            experiment_id, attempt.number, origin=attempt.origin, program_sha256=loop.store.put_program(source)
-        )
+        program = loop.store.put_program(written.source)
+        loop.store.put_attempt(experiment_id, attempt.number, origin=attempt.origin, program_sha256=program)
     return "gate"
 
 
@@ -119,7 +118,8 @@ async def gate(loop: Loop, experiment_id: str) -> Route:
     failure = next((v for v in verdicts if not v.passed), None)
     if failure is not None:
         return _refused(loop, attempt, failure)
-    loop.store.close_attempt(experiment_id, attempt.number, "accepted", {"cost": verdicts[-1].detail.get("cost", {})})
+    detail = {"cost": verdicts[-1].detail.get("cost", {}), **coding.recorded(loop, attempt)}
+    loop.store.close_attempt(experiment_id, attempt.number, "accepted", detail)
     await loop.turnstile.settle(experiment.index)
     return "trial"
 
@@ -263,7 +263,10 @@ def _refused(loop: Loop, attempt: Attempt, failure: Verdict) -> Route:
     """Closes the attempt with what the gate said, and says where to go."""
     outcome: AttemptOutcome = "duplicate" if failure.reason in {"duplicate", "equivalent"} else "gate_failed"
     closed = loop.store.close_attempt(
-        attempt.experiment_id, attempt.number, outcome, {**failure.detail, **failure.as_dict()}
+        attempt.experiment_id,
+        attempt.number,
+        outcome,
+        {**failure.detail, **failure.as_dict(), **coding.recorded(loop, attempt)},
     )
     loop.notify(
         "refused",

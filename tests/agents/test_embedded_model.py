@@ -100,7 +100,7 @@ async def test_a_program_cannot_pose_as_evidence(
 
 
 async def test_coder_writes_the_stated_design(model: OpenAIChatModel, prompts: Prompts, code: CodeContext) -> None:
-    source = coder.parse(await text_of(model, coder.messages(prompts, code)))
+    source = coder.parse(await text_of(model, coder.messages(prompts, code))).source
     design = read_program(source, 32)
     assert design is not None
     assert design_text(design) == code.hypothesis.design
@@ -114,7 +114,7 @@ async def test_coder_falls_back_when_the_design_is_outside_the_grammar(
     free = replace(code, hypothesis=code.hypothesis.model_copy(update={"design": "a quantum mixer"}))
     text = await text_of(model, coder.messages(prompts, free))
     assert "outside the grammar" in text
-    assert read_program(coder.parse(text), 32) is not None
+    assert read_program(coder.parse(text).source, 32) is not None
 
 
 @pytest.mark.parametrize("reason", ["over_budget", "build_failed", "not_causal"])
@@ -124,7 +124,7 @@ async def test_repair_changes_the_program(
 ) -> None:
     source = catalogue_sources()[name]
     context = replace(repair, source=source, reason=reason)
-    repaired = coder.parse(await text_of(model, coder.repair_messages(prompts, context)))
+    repaired = coder.parse(await text_of(model, coder.repair_messages(prompts, context))).source
     before, after = read_program(source, 32), read_program(repaired, 32)
     assert before is not None
     assert after is not None

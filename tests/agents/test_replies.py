@@ -109,7 +109,7 @@ def test_analysis_effect_may_be_negative_and_an_integer() -> None:
 
 def test_program_with_shorter_fences_inside() -> None:
     program = '"""Doc.\n\n```\ninner\n```\n"""\nx = 1\n'
-    assert coder.parse(f"The program.\n\n````python\n{program}````\n") == program
+    assert coder.parse(f"The program.\n\n````python\n{program}````\n").source == program
 
 
 @pytest.mark.parametrize(

@@ -54,3 +54,31 @@ def test_exemplars_show_no_program_twice_and_never_the_parent() -> None:
         shown = [e.program_sha256 for e in choice.exemplars]
         assert len(shown) == len(set(shown)) == 2
         assert choice.parent.program_sha256 not in shown
+
+
+def likeness(one: str, other: str) -> float:
+    """Programs with neighbouring numbers are alike."""
+    return 1.0 / (1.0 + abs(int(one.removeprefix("e-")) - int(other.removeprefix("e-"))))
+
+
+def test_diverse_exemplars_are_good_and_unlike_each_other() -> None:
+    scores = [0.50, 0.89, 0.88, 0.87, 0.86, 0.10, 0.11, 0.12, 0.80, 0.05]
+    visible = [experiment(i, score) for i, score in enumerate(scores)]
+    parent = visible[0]
+    plain = choose(visible, seed=0, index=10, exemplars=3, fixed_parent=parent)
+    diverse = choose(visible, seed=0, index=10, exemplars=3, fixed_parent=parent, alike=likeness)
+    assert [e.id for e in plain.exemplars[:2]] == ["e-1", "e-2"]
+    shown = [e.id for e in diverse.exemplars]
+    assert shown[0] == "e-1"  # the best is always shown
+    assert "e-8" in shown  # nearly as good and far from it
+    assert "e-2" not in shown
+    assert [e.score for e in diverse.exemplars] == sorted((e.score for e in diverse.exemplars), reverse=True)
+    again = choose(list(reversed(visible)), seed=7, index=10, exemplars=3, fixed_parent=parent, alike=likeness)
+    assert again.exemplars == diverse.exemplars
+
+
+def test_with_fewer_programs_than_exemplars_all_are_shown() -> None:
+    visible = [experiment(i, 0.1 * i) for i in range(3)]
+    for count in range(7):
+        choice = choose(visible, seed=0, index=3, exemplars=count, alike=likeness)
+        assert len(choice.exemplars) == min(count, 2)
