@@ -21,6 +21,7 @@ from move37.errors import ConfigError
 
 WEAK_STARTERS = ("short_convolution", "diagonal_ssm")
 IdentityLevel = Literal["L0", "L1", "L2", "L3"]
+Part = Literal["memory", "exemplars", "knowledge", "analyst", "dedup"]
 IDENTITY_LEVELS: tuple[IdentityLevel, ...] = ("L0", "L1", "L2", "L3")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
@@ -58,7 +59,10 @@ class BudgetConfig(_Section):
 
 
 class SearchConfig(_Section):
-    """How the campaign searches. `identity`: the levels at which a program may be a repeat of an earlier one."""
+    """How the campaign searches. `identity`: the levels at which a program may be a repeat of an earlier one.
+
+    `without`: parts that it does without, to measure what they are worth (`move37 study ablate`).
+    """
 
     starters: tuple[str, ...] = WEAK_STARTERS
     exemplars: Annotated[int, Field(ge=0, le=6)] = 3
@@ -67,6 +71,7 @@ class SearchConfig(_Section):
     history: Annotated[int, Field(ge=0, le=100)] = 12
     identity: tuple[IdentityLevel, ...] = IDENTITY_LEVELS
     prompt_tokens: Annotated[int, Field(ge=1000, le=1_000_000)] = 24_000
+    without: tuple[Part, ...] = ()
 
 
 class ObjectiveConfig(_Section):
@@ -132,6 +137,8 @@ class CampaignConfig(_Section):
             raise ValueError("objective.seeds must lie in 0 .. 2^31-1")
         if len(set(self.search.identity)) != len(self.search.identity):
             raise ValueError(f"search.identity lists a level twice: {list(self.search.identity)}")
+        if len(set(self.search.without)) != len(self.search.without):
+            raise ValueError(f"search.without lists a part twice: {list(self.search.without)}")
         if not self.search.starters or len(set(self.search.starters)) != len(self.search.starters):
             raise ValueError("search.starters needs at least one reference program, each once")
         if self.budget.usd is not None and not self.model.priced:
