@@ -22,6 +22,7 @@ from move37.errors import ConfigError
 HASHED = "hashed"
 WEAK_STARTERS = ("short_convolution", "diagonal_ssm")
 IdentityLevel = Literal["L0", "L1", "L2", "L3"]
+Part = Literal["memory", "exemplars", "knowledge", "analyst", "dedup"]
 IDENTITY_LEVELS: tuple[IdentityLevel, ...] = ("L0", "L1", "L2", "L3")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
@@ -81,6 +82,7 @@ class SearchConfig(_Section):
 
     `edit_from_lines`: from this length on, the coder may answer a small change with edits; 0: never.
     `diverse_exemplars`: exemplars are chosen by score and likeness, else by score alone.
+    `without`: parts that it does without, to measure what they are worth (`move37 study ablate`).
     """
 
     starters: tuple[str, ...] = WEAK_STARTERS
@@ -92,6 +94,7 @@ class SearchConfig(_Section):
     prompt_tokens: Annotated[int, Field(ge=1000, le=1_000_000)] = 24_000
     edit_from_lines: Annotated[int, Field(ge=0)] = 120
     diverse_exemplars: bool = True
+    without: tuple[Part, ...] = ()
 
 
 class ObjectiveConfig(_Section):
@@ -158,6 +161,8 @@ class CampaignConfig(_Section):
             raise ValueError("objective.seeds must lie in 0 .. 2^31-1")
         if len(set(self.search.identity)) != len(self.search.identity):
             raise ValueError(f"search.identity lists a level twice: {list(self.search.identity)}")
+        if len(set(self.search.without)) != len(self.search.without):
+            raise ValueError(f"search.without lists a part twice: {list(self.search.without)}")
         if not self.search.starters or len(set(self.search.starters)) != len(self.search.starters):
             raise ValueError("search.starters needs at least one reference program, each once")
         if self.embeddings.hashed and (self.embeddings.base_url or self.embeddings.dimensions):

@@ -54,6 +54,8 @@ async def by_text(loop: Loop, experiment: Experiment, attempt: Attempt, source: 
             found = loop.store.put_program_key(program, level, "", key=key, reason=reason, cost_s=took)
         if found.key is not None:
             keys.append(Key(level, found.key))
+    if "dedup" in loop.config.search.without:
+        return Verdict("identity", True, "ok", "not looked at: this campaign trains repeats too")
     return _reserve(loop, experiment, attempt, keys, gate="identity", reason="duplicate")
 
 
@@ -138,7 +140,8 @@ def executed_levels(loop: Loop) -> list[IdentityLevel]:
 
 
 def _asked(loop: Loop, levels: Sequence[IdentityLevel]) -> list[IdentityLevel]:
-    return [level for level in levels if level in loop.config.search.identity]
+    search = loop.config.search
+    return [] if "dedup" in search.without else [level for level in levels if level in search.identity]
 
 
 def _stored(loop: Loop, program: str, level: str, scope: str) -> ProgramKey | None:

@@ -16,6 +16,7 @@ from move37.asking import ANALYST, RESEARCHER, ask
 from move37.choosing import choose
 from move37.laboratory import GateRequest
 from move37.ladder import climb, static
+from move37.leaving_out import told
 from move37.loop import Loop, Route
 
 
@@ -24,12 +25,12 @@ async def select(loop: Loop, experiment_id: str) -> Route:
     experiment = loop.store.experiment(experiment_id)
     if experiment.selected_at is None:
         visible = loop.visible(experiment)
-        loop.recollection.learn(loop.store, visible)
+        await loop.recollection.learn(loop.store, visible)
         choice = choose(
             visible,
             seed=loop.config.seed,
             index=experiment.index,
-            exemplars=loop.config.search.exemplars,
+            exemplars=0 if "exemplars" in loop.config.search.without else loop.config.search.exemplars,
             fixed_parent=loop.visibility.first_parent(experiment.index),
             alike=loop.recollection.programs.similarity if loop.config.search.diverse_exemplars else None,
         )
@@ -68,7 +69,7 @@ async def _evidence(loop: Loop, experiment: Experiment) -> ResearchContext:
     memory = recalling.reminded(selection, visible)
     context = briefing.research_context(loop.store, loop.brief, experiment, visible, lessons, memory, loop.config)
     fitted = recalling.within(
-        context,
+        told(context, loop.config.search.without),
         loop.config.search.prompt_tokens,
         lambda tried: sum(estimate(m.content) for m in researcher.messages(loop.prompts, tried).messages),
     )
@@ -196,6 +197,8 @@ async def _run_trial(loop: Loop, experiment: Experiment, source: str, request: T
 
 async def analyse(loop: Loop, experiment_id: str) -> Route:
     """Asks the analyst what the measured result says about the hypothesis."""
+    if "analyst" in loop.config.search.without:
+        return "record"
     if loop.store.analysis(experiment_id) is None:
         loop.notify("analyse", {"experiment": experiment_id})
         experiment = loop.store.experiment(experiment_id)

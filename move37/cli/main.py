@@ -19,6 +19,7 @@ from move37.cli import (
     replaying,
     running,
     services,
+    studying,
 )
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ app.command("run", rich_help_panel=_CAMPAIGNS)(running.run)
 app.command("resume", rich_help_panel=_CAMPAIGNS)(running.resume)
 app.command("replay", rich_help_panel=_CAMPAIGNS)(replaying.replay)
 app.command("fork", rich_help_panel=_CAMPAIGNS)(forking.fork)
+app.add_typer(studying.study_app, name="study", rich_help_panel=_CAMPAIGNS)
 app.command("gates", rich_help_panel=_PROGRAMS)(examining.gates)
 app.command("evaluate", rich_help_panel=_PROGRAMS)(examining.evaluate)
 app.command("identity", rich_help_panel=_PROGRAMS)(identifying.identity)

@@ -60,9 +60,9 @@ def run(
         "seed": seed,
         "objective.track": track,
         "objective.tier": tier,
-        "objective.tasks": _listed(tasks),
-        "objective.seeds": _numbers(trial_seeds),
-        "search.starters": _listed(starters),
+        "objective.tasks": listed(tasks),
+        "objective.seeds": numbers(trial_seeds),
+        "search.starters": listed(starters),
         "model.name": model,
         "model.base_url": base_url,
         "budget.usd": budget_usd,
@@ -70,7 +70,7 @@ def run(
         "budget.minutes": budget_minutes,
         "sandbox.backend": sandbox,
         "sandbox.runtime": runtime,
-        "sandbox.gpus": _listed(gpus),
+        "sandbox.gpus": listed(gpus),
         "sandbox.accept_unsafe": True if accept_unsafe else None,
     }
     named_outside = {"model.name": setting("MOVE37_MODEL"), "model.base_url": setting("MOVE37_BASE_URL")}
@@ -183,14 +183,20 @@ def _free_name(memory: "Store", wanted: str) -> str:
     return name
 
 
-def _listed(text: str | None) -> list[str] | None:
+def listed(text: str | None) -> list[str] | None:
+    """What an option lists by commas."""
     return [part.strip() for part in text.split(",") if part.strip()] if text is not None else None
 
 
-def _numbers(text: str | None) -> list[int] | None:
+def numbers(text: str | None) -> list[int] | None:
+    """Whole numbers that an option lists by commas.
+
+    Raises:
+        ConfigError: something else.
+    """
     from move37.errors import ConfigError
 
-    parts = _listed(text)
+    parts = listed(text)
     try:
         return [int(part) for part in parts] if parts is not None else None
     except ValueError as error:
