@@ -13,12 +13,12 @@ Not covered: which tables there are (memory/models.py), how they come to be (mem
 import random
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, Row, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
@@ -43,6 +43,11 @@ _ASK_AGAIN_S = 0.0015
 _WRITER_LOCK = 0x6D6F76653337  # "move37"
 _ALONE = f"SELECT pg_advisory_xact_lock({_WRITER_LOCK})"
 _WITH_OTHERS = f"SELECT pg_advisory_xact_lock_shared({_WRITER_LOCK})"
+TURN = (
+    f"turn AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared({_WRITER_LOCK})::text "
+    "|| pg_advisory_xact_lock(%(whose_turn)s::bigint)::text AS taken)"
+)
+LEDGER_TURN = "pg_advisory_xact_lock(hashtextextended('ledger of ' || campaign_id, 0))"
 
 
 class Database:
@@ -56,6 +61,7 @@ class Database:
         self.engine = self._engine()
         writing = {"move37_begin": _BEGIN_WRITING} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
         self._writer = self.engine.execution_options(**writing)
+        self.writes_at_once = self.url.get_dialect().driver == "psycopg"
 
     @property
     def is_memory(self) -> bool:
@@ -85,6 +91,17 @@ class Database:
                 mine = _ALONE if subject is None else f"{_WITH_OTHERS}, pg_advisory_xact_lock({_lock_of(subject)})"
                 session.connection().exec_driver_sql(f"BEGIN; {mine}")
             yield session
+
+    def at_once(self, statement: str, subject: str, parameters: Mapping[str, Any]) -> Row[Any] | None:
+        """One statement that is a write transaction of its own (memory/at_once.py); the first row it returns.
+
+        None when it returned none or the database refused it: nothing is stored then.
+        """
+        with self.translated(), self._writer.connect() as connection:
+            try:
+                return connection.exec_driver_sql(statement, {**parameters, "whose_turn": _lock_of(subject)}).first()
+            except (IntegrityError, DataError, OverflowError, UnicodeEncodeError):
+                return None
 
     @contextmanager
     def connection(self, *, write: bool = False) -> Iterator[Connection]:
@@ -166,13 +183,14 @@ class Database:
             connection.execute(f"PRAGMA {pragma}")
 
 
-def take_turns(session: Session, subject: str) -> None:
-    """Queue for one more subject within a write transaction: for rows whose ids have to grow in the order in which they
-    become visible. Always the larger subject last (the campaign after its experiment): nobody waits in a circle.
+def take_ledger_turn(session: Session, campaign_id: str) -> None:
+    """Queue for the ledger of a campaign within a write transaction: its ids have to grow in the order in which they
+    become visible. Always after the turn of the experiment: nobody waits in a circle.
     """
     connection = session.connection()
     if connection.dialect.name != "sqlite":
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_lock_of(subject)})")
+        turn = f"SELECT {LEDGER_TURN} FROM (SELECT CAST(:id AS text) AS campaign_id) AS one"  # noqa: S608 - constants
+        connection.execute(text(turn), {"id": campaign_id})
 
 
 def _lock_of(subject: str) -> int:

@@ -12,7 +12,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session as Transaction
 
 from memory.columns import finite
-from memory.database import take_turns
+from memory.database import take_ledger_turn
 from memory.models import ChargeRow, ExperimentRow, LedgerTotalRow, snapshot
 from memory.records import Charge, ChargeKind
 
@@ -21,22 +21,26 @@ def charge(
     session: Transaction, now: datetime, experiment: ExperimentRow, source: str, amounts: Mapping[ChargeKind, float]
 ) -> None:
     """Enter what `source` (an exchange or a trial of `experiment`) used; nothing for amounts of zero but money."""
-    take_turns(session, experiment.campaign_id)  # ids of the ledger grow as entries become visible
+    take_ledger_turn(session, experiment.campaign_id)
     entries = [
         {
             "campaign_id": experiment.campaign_id,
             "experiment_id": experiment.id,
             "kind": kind,
-            "amount": finite(amount, f"{kind} of {source}"),
+            "amount": amount,
             "source": source,
             "created_at": now,
         }
-        for kind, amount in amounts.items()
-        if amount or kind == "usd"
+        for kind, amount in entered(source, amounts).items()
     ]
     if entries:
         session.flush()  # first what is charged for
         session.execute(insert(ChargeRow.__table__), entries)  # type: ignore[arg-type]
+
+
+def entered(source: str, amounts: Mapping[ChargeKind, float]) -> dict[ChargeKind, float]:
+    """What makes an entry: nothing for amounts of zero but money."""
+    return {kind: finite(amount, f"{kind} of {source}") for kind, amount in amounts.items() if amount or kind == "usd"}
 
 
 def total(session: Transaction, campaign_id: str, arm: str | None) -> dict[str, float]:
