@@ -13,7 +13,7 @@ Notable:
 Not covered: which statements there are (each beside the long way that it shortens).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from functools import cache
@@ -23,7 +23,7 @@ from sqlalchemy import JSON, BigInteger, Boolean, Float, Integer
 from sqlalchemy.engine.default import DefaultDialect
 
 from memory.columns import AnyText, Moment, json_text
-from memory.database import LEDGER_TURN, TURN
+from memory.database import LEDGER_SHARED, TURN
 from memory.models import Base
 
 RecordT = TypeVar("RecordT")
@@ -80,13 +80,13 @@ def record(kind: type[RecordT], values: Mapping[str, Any], **computed: Any) -> R
     return kind(**{field.name: known[field.name] for field in fields(kind)})  # type: ignore[arg-type]
 
 
-def read(kind: type[RecordT], row: type[Base], found: Any) -> RecordT:
-    """The record of a row that a statement returned."""
+def read(kind: type[RecordT], row: type[Base], found: Sequence[Any], *computed: str) -> RecordT:
+    """The record of a row that an `update` returned, with the names of what it returned besides."""
     columns = _columns(row)
-    values: dict[str, Any] = {}
-    for name, value in found._mapping.items():
-        decode = columns[name].decode if name in columns else None
-        values[name] = value if decode is None or value is None else decode(value)
+    values: dict[str, Any] = dict(zip([*columns, *computed], found, strict=True))
+    for name, column in columns.items():
+        if column.decode is not None and values[name] is not None:
+            values[name] = column.decode(values[name])
     return record(kind, values)
 
 
@@ -146,11 +146,11 @@ def charges(amounts: Mapping[Any, float], now: datetime, source: str) -> dict[st
 
 
 def _charged(statement: str, returning: str = "1") -> str:
-    """The statement, and entries in the ledger for what it wrote: first the turn there, then their ids."""
+    """The statement, and entries in the ledger for what it wrote: first that they are being made, then their ids."""
     return f"""
 WITH {TURN}, written AS ({statement}),
 place AS MATERIALIZED (
-    SELECT experiments.id, campaign_id, {LEDGER_TURN}::text AS taken
+    SELECT experiments.id, campaign_id, {LEDGER_SHARED}::text AS taken
     FROM written JOIN experiments ON experiments.id = written.experiment_id
 ),
 charged AS (

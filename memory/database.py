@@ -14,11 +14,11 @@ import random
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, Row, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
@@ -47,7 +47,7 @@ TURN = (
     f"turn AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared({_WRITER_LOCK})::text "
     "|| pg_advisory_xact_lock(%(whose_turn)s::bigint)::text AS taken)"
 )
-LEDGER_TURN = "pg_advisory_xact_lock(hashtextextended('ledger of ' || campaign_id, 0))"
+LEDGER_SHARED = "pg_advisory_xact_lock_shared(hashtextextended('ledger of ' || campaign_id, 0))"
 
 
 class Database:
@@ -92,16 +92,34 @@ class Database:
                 session.connection().exec_driver_sql(f"BEGIN; {mine}")
             yield session
 
-    def at_once(self, statement: str, subject: str, parameters: Mapping[str, Any]) -> Row[Any] | None:
+    def at_once(self, statement: str, subject: str, parameters: Mapping[str, Any]) -> tuple[Any, ...] | None:
         """One statement that is a write transaction of its own (memory/at_once.py); the first row it returns.
 
-        None when it returned none or the database refused it: nothing is stored then.
+        None when it returned none or the database refused it: nothing is stored then. The driver is asked directly: the
+        way through SQLAlchemy takes longer than the driver and the server's part of a row together.
         """
-        with self.translated(), self._writer.connect() as connection:
+        with self.translated():
+            pooled = self.engine.raw_connection()
+            driver: Any = pooled.driver_connection
+            dbapi: Any = self.engine.dialect.dbapi
+            refusals = (dbapi.IntegrityError, dbapi.DataError, OverflowError, UnicodeEncodeError)
+            found: tuple[Any, ...] | None = None
             try:
-                return connection.exec_driver_sql(statement, {**parameters, "whose_turn": _lock_of(subject)}).first()
-            except (IntegrityError, DataError, OverflowError, UnicodeEncodeError):
-                return None
+                driver.autocommit = True
+                with suppress(*refusals):
+                    found = driver.execute(statement, {**parameters, "whose_turn": _lock_of(subject)}).fetchone()
+                driver.autocommit = False
+            except dbapi.Error as error:
+                if driver.closed:
+                    self.engine.dispose()  # as SQLAlchemy does: the others have lost their server as well
+                pooled.invalidate()
+                raise DBAPIError(statement, None, error) from error
+            except BaseException:
+                pooled.invalidate()  # interrupted in whatever state
+                raise
+            finally:
+                pooled.close()
+        return found
 
     @contextmanager
     def connection(self, *, write: bool = False) -> Iterator[Connection]:
@@ -183,14 +201,21 @@ class Database:
             connection.execute(f"PRAGMA {pragma}")
 
 
-def take_ledger_turn(session: Session, campaign_id: str) -> None:
-    """Queue for the ledger of a campaign within a write transaction: its ids have to grow in the order in which they
-    become visible. Always after the turn of the experiment: nobody waits in a circle.
-    """
+def share_ledger(session: Session, campaign_id: str) -> None:
+    """Say that entries are being made in the ledger of a campaign, until the write transaction ends."""
+    _ledger(session, LEDGER_SHARED, campaign_id)
+
+
+def close_ledger(session: Session, campaign_id: str) -> None:
+    """Wait for whoever is making entries: what is read next is all that there will ever be up to its last id."""
+    _ledger(session, "pg_advisory_xact_lock(hashtextextended('ledger of ' || campaign_id, 0))", campaign_id)
+
+
+def _ledger(session: Session, lock: str, campaign_id: str) -> None:
     connection = session.connection()
     if connection.dialect.name != "sqlite":
-        turn = f"SELECT {LEDGER_TURN} FROM (SELECT CAST(:id AS text) AS campaign_id) AS one"  # noqa: S608 - constants
-        connection.execute(text(turn), {"id": campaign_id})
+        statement = f"SELECT {lock} FROM (SELECT CAST(:id AS text) AS campaign_id) AS one"  # noqa: S608 - constants
+        connection.execute(text(statement), {"id": campaign_id})
 
 
 def _lock_of(subject: str) -> int:

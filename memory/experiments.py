@@ -275,7 +275,7 @@ def finish_at_once(
     _check_final(experiment_id, wanted)
     values = {**dict.fromkeys(_KEPT), **wanted, "id": experiment_id, "finished_at": now}
     stored = database.at_once(_FINISH, experiment_id, at_once.parameters(ExperimentRow, values))
-    return None if stored is None else at_once.read(Experiment, ExperimentRow, stored)
+    return None if stored is None else at_once.read(Experiment, ExperimentRow, stored, "attempts")
 
 
 def _final(experiment_id: str, required: Mapping[str, Any], optional: Mapping[str, Any]) -> dict[str, Any]:

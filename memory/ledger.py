@@ -12,7 +12,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session as Transaction
 
 from memory.columns import finite
-from memory.database import take_ledger_turn
+from memory.database import close_ledger, share_ledger
 from memory.models import ChargeRow, ExperimentRow, LedgerTotalRow, snapshot
 from memory.records import Charge, ChargeKind
 
@@ -21,7 +21,7 @@ def charge(
     session: Transaction, now: datetime, experiment: ExperimentRow, source: str, amounts: Mapping[ChargeKind, float]
 ) -> None:
     """Enter what `source` (an exchange or a trial of `experiment`) used; nothing for amounts of zero but money."""
-    take_ledger_turn(session, experiment.campaign_id)
+    share_ledger(session, experiment.campaign_id)
     entries = [
         {
             "campaign_id": experiment.campaign_id,
@@ -62,5 +62,6 @@ def totals(session: Transaction, campaign_id: str, arm: str | None) -> dict[str,
 
 def listed(session: Transaction, campaign_id: str, *, after: int, limit: int | None) -> list[Charge]:
     """Entries in the order in which they were made."""
+    close_ledger(session, campaign_id)  # who goes on `after` the last one has missed none
     query = select(ChargeRow).where(ChargeRow.campaign_id == campaign_id, ChargeRow.id > after)
     return [snapshot(Charge, row) for row in session.scalars(query.order_by(ChargeRow.id).limit(limit))]
