@@ -5,7 +5,7 @@ Notable:
   lose the last transactions but does not damage the file.
 - Writes begin with BEGIN IMMEDIATE, so that two writers queue at the start instead of failing at the end. On
   PostgreSQL writers queue where they write the same thing: the server commits the others together, and a store whose
-  writers all wait for each other's disk would be several times slower.
+  writers all wait for each other's disk would be several times slower. Most writes there are one statement (`at_once`).
 - An in-memory SQLite store has one connection which its users share in turn; never nest transactions of one thread.
 Not covered: which tables there are (memory/models.py), how they come to be (memory/schema.py).
 """
