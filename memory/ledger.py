@@ -1,9 +1,11 @@
 """The ledger: one entry for everything that was spent, when it was spent. Append-only.
 
 An exchange is charged when it is stored, a trial for every try, so that what a killed or repeated try used is not
-forgotten and no sum has to be kept beside its parts. Entries of a campaign are made side by side on PostgreSQL, and ids
-become visible out of order; whoever lists them waits for those being made, so that going on `after` an id misses none. Not covered: prices (they come with the exchange), wall time (it
-belongs to sessions).
+forgotten and no sum has to be kept beside its parts.
+
+Notable: on PostgreSQL entries of a campaign are made side by side; whoever lists them waits for those being made, so
+that going on `after` an id misses none.
+Not covered: prices (they come with the exchange), wall time (it belongs to sessions).
 """
 
 from collections.abc import Mapping
