@@ -5,7 +5,7 @@ Notable:
   lose the last transactions but does not damage the file.
 - Writes begin with BEGIN IMMEDIATE, so that two writers queue at the start instead of failing at the end. On
   PostgreSQL writers queue where they write the same thing: the server commits the others together, and a store whose
-  writers all wait for each other's disk would be several times slower.
+  writers all wait for each other's disk would be several times slower. Most writes there are one statement (`at_once`).
 - An in-memory SQLite store has one connection which its users share in turn; never nest transactions of one thread.
 Not covered: which tables there are (memory/models.py), how they come to be (memory/schema.py).
 """
@@ -13,12 +13,12 @@ Not covered: which tables there are (memory/models.py), how they come to be (mem
 import random
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
@@ -36,6 +36,11 @@ _ASK_AGAIN_S = 0.0015
 _WRITER_LOCK = 0x6D6F76653337  # "move37"
 _ALONE = f"SELECT pg_advisory_xact_lock({_WRITER_LOCK})"
 _WITH_OTHERS = f"SELECT pg_advisory_xact_lock_shared({_WRITER_LOCK})"
+TURN = (
+    f"turn AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared({_WRITER_LOCK})::text "
+    "|| pg_advisory_xact_lock(%(whose_turn)s::bigint)::text AS taken)"
+)
+LEDGER_SHARED = "pg_advisory_xact_lock_shared(hashtextextended('ledger of ' || campaign_id, 0))"
 
 
 class Database:
@@ -49,6 +54,7 @@ class Database:
         self.engine = self._engine()
         writing = {"move37_begin": _BEGIN_WRITING} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
         self._writer = self.engine.execution_options(**writing)
+        self.writes_at_once = self.url.get_dialect().driver == "psycopg"
 
     @property
     def is_memory(self) -> bool:
@@ -78,6 +84,35 @@ class Database:
                 mine = _ALONE if subject is None else f"{_WITH_OTHERS}, pg_advisory_xact_lock({_lock_of(subject)})"
                 session.connection().exec_driver_sql(f"BEGIN; {mine}")
             yield session
+
+    def at_once(self, statement: str, subject: str, parameters: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """One statement that is a write transaction of its own (memory/at_once.py); the first row it returns.
+
+        None when it returned none or the database refused it: nothing is stored then. The driver is asked directly: the
+        way through SQLAlchemy takes longer than the driver and the server's part of a row together.
+        """
+        with self.translated():
+            pooled = self.engine.raw_connection()
+            driver: Any = pooled.driver_connection
+            dbapi: Any = self.engine.dialect.dbapi
+            refusals = (dbapi.IntegrityError, dbapi.DataError, OverflowError, UnicodeEncodeError)
+            found: tuple[Any, ...] | None = None
+            try:
+                driver.autocommit = True
+                with suppress(*refusals):
+                    found = driver.execute(statement, {**parameters, "whose_turn": _lock_of(subject)}).fetchone()
+                driver.autocommit = False
+            except dbapi.Error as error:
+                if driver.closed:
+                    self.engine.dispose()  # as SQLAlchemy does: the others have lost their server as well
+                pooled.invalidate()
+                raise DBAPIError(statement, None, error) from error
+            except BaseException:
+                pooled.invalidate()  # interrupted in whatever state
+                raise
+            finally:
+                pooled.close()
+        return found
 
     @contextmanager
     def connection(self, *, write: bool = False) -> Iterator[Connection]:
@@ -154,13 +189,21 @@ class Database:
             connection.execute(f"PRAGMA {pragma}")
 
 
-def take_turns(session: Session, subject: str) -> None:
-    """Queue for one more subject within a write transaction: for rows whose ids have to grow in the order in which they
-    become visible. Always the larger subject last (the campaign after its experiment): nobody waits in a circle.
-    """
+def share_ledger(session: Session, campaign_id: str) -> None:
+    """Say that entries are being made in the ledger of a campaign, until the write transaction ends."""
+    _ledger(session, LEDGER_SHARED, campaign_id)
+
+
+def close_ledger(session: Session, campaign_id: str) -> None:
+    """Wait for whoever is making entries: what is read next is all that there will ever be up to its last id."""
+    _ledger(session, "pg_advisory_xact_lock(hashtextextended('ledger of ' || campaign_id, 0))", campaign_id)
+
+
+def _ledger(session: Session, lock: str, campaign_id: str) -> None:
     connection = session.connection()
     if connection.dialect.name != "sqlite":
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_lock_of(subject)})")
+        statement = f"SELECT {lock} FROM (SELECT CAST(:id AS text) AS campaign_id) AS one"  # noqa: S608 - constants
+        connection.execute(text(statement), {"id": campaign_id})
 
 
 def _lock_of(subject: str) -> int:

@@ -1,5 +1,7 @@
 """Experiments: opened, selected, finished; never changed afterwards.
 
+`..._at_once` is the function of that name in one statement (memory/at_once.py), or None where that does not do.
+
 Notable: `outline` reads what drawing and counting need and leaves out what is long; `best` answers from an index.
 """
 
@@ -10,11 +12,27 @@ from typing import Any, get_args
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session as Transaction
 
-from memory import rows
+from memory import at_once, rows
 from memory.columns import maybe_finite, plain
+from memory.database import Database
 from memory.errors import Conflict, ValueRefused
 from memory.models import AttemptRow, ExperimentRow, ProgramRow, snapshot
 from memory.records import Experiment, ExperimentKind, FinalStatus, Outline
+
+_KEPT = ("name", "hypothesis", "program_sha256", "duplicate_of", "equivalent_of", "environment")
+_OPEN = at_once.insert(
+    ExperimentRow,
+    source="turn JOIN campaigns ON campaigns.id = %(campaign_id)s AND turn.taken = ''",
+    computed={"id": "campaigns.name || %(suffix)s::text"},
+    returning="id",
+)
+_FINISH = at_once.update(
+    ExperimentRow,
+    given=("status", "reason", "message", "score", "finished_at"),
+    optional=_KEPT,
+    condition="experiments.status = 'open'",
+    returning="*, (SELECT count(*) FROM attempts WHERE attempts.experiment_id = written.id) AS attempts",
+)
 
 
 def find(session: Transaction, experiment_id: str) -> Experiment:
@@ -90,43 +108,81 @@ def open_(
 ) -> Experiment:
     """The experiment of this index, new or as it is."""
     campaign = rows.campaign(session, campaign_id)
-    if index < 0:
-        raise ValueRefused(f"experiment index {index}", "indices count from 0")
-    if fixed["kind"] not in get_args(ExperimentKind):
-        raise ValueRefused(f"experiment kind {fixed['kind']!r}", f"it is not one of {get_args(ExperimentKind)}")
-    experiment_id = f"{campaign.name}-{index:04d}"
+    _check_opening(index, fixed)
+    experiment_id = f"{campaign.name}{_suffix(index)}"
     row = session.get(ExperimentRow, experiment_id)
     if row is not None:
         rows.must_agree("experiment", experiment_id, row, fixed)
         return _record(session, row)
-    row = ExperimentRow(
-        id=experiment_id,
-        campaign_id=campaign_id,
-        index=index,
-        arm=rows.word(fixed["arm"], "arm"),
-        kind=fixed["kind"],
-        track=rows.word(fixed["track"], "track"),
-        tier=rows.word(fixed["tier"], "tier"),
-        status="open",
-        reason="",
-        message="",
-        parent_id=None,
-        exemplar_ids=[],
-        selection={},
-        selected_at=None,
-        name=name,
-        hypothesis=None,
-        program_sha256=None,
-        duplicate_of=None,
-        equivalent_of=None,
-        score=None,
-        environment=plain(environment, "environment"),
-        created_at=now,
-        finished_at=None,
-    )
+    row = ExperimentRow(id=experiment_id, **_opened(now, campaign_id, index, fixed, name, environment))
     session.add(row)
     session.flush()
     return snapshot(Experiment, row, attempts=0)
+
+
+def open_at_once(
+    database: Database,
+    now: datetime,
+    campaign_id: str,
+    index: int,
+    *,
+    fixed: Mapping[str, str],
+    name: str,
+    environment: Mapping[str, Any],
+    subject: str,
+) -> Experiment | None:
+    """`open_` of a new one."""
+    _check_opening(index, fixed)
+    values = _opened(now, campaign_id, index, fixed, name, environment)
+    given = at_once.parameters(ExperimentRow, values) | {"suffix": _suffix(index)}
+    stored = database.at_once(_OPEN, subject, given)
+    return None if stored is None else at_once.record(Experiment, values, id=stored[0], attempts=0)
+
+
+def _check_opening(index: int, fixed: Mapping[str, str]) -> None:
+    if index < 0:
+        raise ValueRefused(f"experiment index {index}", "indices count from 0")
+    if fixed["kind"] not in get_args(ExperimentKind):
+        raise ValueRefused(f"experiment kind {fixed['kind']!r}", f"it is not one of {get_args(ExperimentKind)}")
+
+
+def _suffix(index: int) -> str:
+    return f"-{index:04d}"
+
+
+def _opened(
+    now: datetime,
+    campaign_id: str,
+    index: int,
+    fixed: Mapping[str, str],
+    name: str,
+    environment: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The columns of a new experiment but its id."""
+    return {
+        "campaign_id": campaign_id,
+        "index": index,
+        "arm": rows.word(fixed["arm"], "arm"),
+        "kind": fixed["kind"],
+        "track": rows.word(fixed["track"], "track"),
+        "tier": rows.word(fixed["tier"], "tier"),
+        "status": "open",
+        "reason": "",
+        "message": "",
+        "parent_id": None,
+        "exemplar_ids": [],
+        "selection": {},
+        "selected_at": None,
+        "name": name,
+        "hypothesis": None,
+        "program_sha256": None,
+        "duplicate_of": None,
+        "equivalent_of": None,
+        "score": None,
+        "environment": plain(environment, "environment"),
+        "created_at": now,
+        "finished_at": None,
+    }
 
 
 def select_(
@@ -168,13 +224,7 @@ def finish(
 ) -> Experiment:
     """Give the final status."""
     row = rows.experiment(session, experiment_id)
-    if required["status"] not in get_args(FinalStatus):
-        raise ValueRefused(f"final status {required['status']!r}", f"it is not one of {get_args(FinalStatus)}")
-    wanted = dict(required) | {name: value for name, value in optional.items() if value is not None}
-    wanted["score"] = maybe_finite(required["score"], f"score of {experiment_id}")
-    for name in ("hypothesis", "environment"):
-        if name in wanted:
-            wanted[name] = plain(wanted[name], name)
+    wanted = _final(experiment_id, required, optional)
     if row.status != "open":
         rows.must_agree("experiment", experiment_id, row, wanted)
         return _record(session, row)
@@ -191,6 +241,34 @@ def finish(
     row.finished_at = now
     session.flush()
     return _record(session, row)
+
+
+def finish_at_once(
+    database: Database,
+    now: datetime,
+    experiment_id: str,
+    required: Mapping[str, Any],
+    optional: Mapping[str, Any],
+) -> Experiment | None:
+    """`finish` of an open one. Foreign keys find the program and the original."""
+    wanted = _final(experiment_id, required, optional)
+    if wanted["reason"]:
+        rows.word(wanted["reason"], "reason")
+    _check_final(experiment_id, wanted)
+    values = {**dict.fromkeys(_KEPT), **wanted, "id": experiment_id, "finished_at": now}
+    stored = database.at_once(_FINISH, experiment_id, at_once.parameters(ExperimentRow, values))
+    return None if stored is None else at_once.read(Experiment, ExperimentRow, stored, "attempts")
+
+
+def _final(experiment_id: str, required: Mapping[str, Any], optional: Mapping[str, Any]) -> dict[str, Any]:
+    if required["status"] not in get_args(FinalStatus):
+        raise ValueRefused(f"final status {required['status']!r}", f"it is not one of {get_args(FinalStatus)}")
+    wanted = dict(required) | {name: value for name, value in optional.items() if value is not None}
+    wanted["score"] = maybe_finite(required["score"], f"score of {experiment_id}")
+    for name in ("hypothesis", "environment"):
+        if name in wanted:
+            wanted[name] = plain(wanted[name], name)
+    return wanted
 
 
 def _check_final(experiment_id: str, wanted: Mapping[str, Any]) -> None:

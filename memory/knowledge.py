@@ -8,8 +8,9 @@ from typing import Any, get_args
 from sqlalchemy import select
 from sqlalchemy.orm import Session as Transaction
 
-from memory import rows
+from memory import at_once, rows
 from memory.columns import plain
+from memory.database import Database
 from memory.errors import Conflict, ValueRefused
 from memory.escaping import escape
 from memory.models import (
@@ -25,6 +26,7 @@ from memory.models import (
 )
 from memory.records import Analysis, Event, Evidence, EvidenceLevel, Finding, KnowledgeUse, Lesson, Stance
 
+_PUT_EVENT = at_once.insert(EventRow, without=("id",), returning="id")
 _LEVELS: tuple[str, ...] = get_args(EvidenceLevel)
 
 
@@ -216,16 +218,38 @@ def put_event(
     rows.exists(session, CampaignRow, "campaign", campaign_id)
     if experiment_id is not None:
         rows.exists(session, ExperimentRow, "experiment", experiment_id)
-    row = EventRow(
-        campaign_id=campaign_id,
-        experiment_id=experiment_id,
-        kind=rows.word(kind, "event kind"),
-        payload=plain(payload, "event payload"),
-        created_at=now,
-    )
+    row = EventRow(**_event(now, campaign_id, experiment_id, kind, payload))
     session.add(row)
     session.flush()
     return snapshot(Event, row)
+
+
+def put_event_at_once(
+    database: Database,
+    now: datetime,
+    campaign_id: str,
+    experiment_id: str | None,
+    kind: str,
+    *,
+    payload: Mapping[str, Any],
+    subject: str,
+) -> Event | None:
+    """`put_event` in one statement (memory/at_once.py), or None where that does not do. Foreign keys find the rows."""
+    values = _event(now, campaign_id, experiment_id, kind, payload)
+    stored = database.at_once(_PUT_EVENT, subject, at_once.parameters(EventRow, values))
+    return None if stored is None else at_once.record(Event, values, id=stored[0])
+
+
+def _event(
+    now: datetime, campaign_id: str, experiment_id: str | None, kind: str, payload: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "campaign_id": campaign_id,
+        "experiment_id": experiment_id,
+        "kind": rows.word(kind, "event kind"),
+        "payload": plain(payload, "event payload"),
+        "created_at": now,
+    }
 
 
 def _id(prefix: str, *parts: str) -> str:

@@ -1,8 +1,11 @@
 """The ledger: one entry for everything that was spent, when it was spent. Append-only.
 
 An exchange is charged when it is stored, a trial for every try, so that what a killed or repeated try used is not
-forgotten and no sum has to be kept beside its parts. Not covered: prices (they come with the exchange), wall time (it
-belongs to sessions).
+forgotten and no sum has to be kept beside its parts.
+
+Notable: on PostgreSQL entries of a campaign are made side by side; whoever lists them waits for those being made, so
+that going on `after` an id misses none.
+Not covered: prices (they come with the exchange), wall time (it belongs to sessions).
 """
 
 from collections.abc import Mapping
@@ -12,7 +15,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session as Transaction
 
 from memory.columns import finite
-from memory.database import take_turns
+from memory.database import close_ledger, share_ledger
 from memory.models import ChargeRow, ExperimentRow, LedgerTotalRow, snapshot
 from memory.records import Charge, ChargeKind
 
@@ -21,22 +24,26 @@ def charge(
     session: Transaction, now: datetime, experiment: ExperimentRow, source: str, amounts: Mapping[ChargeKind, float]
 ) -> None:
     """Enter what `source` (an exchange or a trial of `experiment`) used; nothing for amounts of zero but money."""
-    take_turns(session, experiment.campaign_id)  # ids of the ledger grow as entries become visible
+    share_ledger(session, experiment.campaign_id)
     entries = [
         {
             "campaign_id": experiment.campaign_id,
             "experiment_id": experiment.id,
             "kind": kind,
-            "amount": finite(amount, f"{kind} of {source}"),
+            "amount": amount,
             "source": source,
             "created_at": now,
         }
-        for kind, amount in amounts.items()
-        if amount or kind == "usd"
+        for kind, amount in entered(source, amounts).items()
     ]
     if entries:
         session.flush()  # first what is charged for
         session.execute(insert(ChargeRow.__table__), entries)  # type: ignore[arg-type]
+
+
+def entered(source: str, amounts: Mapping[ChargeKind, float]) -> dict[ChargeKind, float]:
+    """What makes an entry: nothing for amounts of zero but money."""
+    return {kind: finite(amount, f"{kind} of {source}") for kind, amount in amounts.items() if amount or kind == "usd"}
 
 
 def total(session: Transaction, campaign_id: str, arm: str | None) -> dict[str, float]:
@@ -58,5 +65,6 @@ def totals(session: Transaction, campaign_id: str, arm: str | None) -> dict[str,
 
 def listed(session: Transaction, campaign_id: str, *, after: int, limit: int | None) -> list[Charge]:
     """Entries in the order in which they were made."""
+    close_ledger(session, campaign_id)  # who goes on `after` the last one has missed none
     query = select(ChargeRow).where(ChargeRow.campaign_id == campaign_id, ChargeRow.id > after)
     return [snapshot(Charge, row) for row in session.scalars(query.order_by(ChargeRow.id).limit(limit))]

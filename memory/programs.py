@@ -1,4 +1,7 @@
-"""Programs, the attempts that wrote them, what the gates said, and who holds which identity."""
+"""Programs, the attempts that wrote them, what the gates said, and who holds which identity.
+
+`..._at_once` is the function of that name in one statement (memory/at_once.py), or None where that does not do.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,8 +13,9 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session as Transaction
 
-from memory import rows
+from memory import at_once, rows
 from memory.columns import finite, plain
+from memory.database import TURN, Database
 from memory.errors import Conflict, NotFound, ProgramUnstorable, ValueRefused
 from memory.identity import l0, literal_hash
 from memory.models import AttemptRow, ExperimentRow, IdentityRow, ProgramKeyRow, ProgramRow, VerdictRow, snapshot
@@ -29,27 +33,61 @@ from memory.records import (
 
 _VERDICT_FIELDS = frozenset({"gate", "passed", "reason", "message", "line", "detail"})
 
+_PUT_PROGRAM = at_once.insert(ProgramRow)
+_PUT_ATTEMPT = at_once.insert(AttemptRow, source=at_once.OPEN_EXPERIMENT)
+_PUT_VERDICTS = f"""
+WITH {TURN}
+INSERT INTO verdicts (experiment_id, attempt, position, gate, passed, reason, message, line, detail)
+SELECT attempts.experiment_id, attempts.number, position, gate, passed, reason, message, line, given.detail::json
+FROM {at_once.OPEN_EXPERIMENT}
+JOIN attempts ON attempts.experiment_id = experiment.id AND attempts.number = %(attempt)s::integer
+CROSS JOIN unnest(
+    %(position)s::integer[], %(gate)s::text[], %(passed)s::boolean[], %(reason)s::text[], %(message)s::text[],
+    %(line)s::integer[], %(detail)s::text[]
+) AS given(position, gate, passed, reason, message, line, detail)
+WHERE NOT EXISTS (
+    SELECT FROM verdicts AS other
+    WHERE other.experiment_id = attempts.experiment_id AND other.attempt = attempts.number
+)
+RETURNING 1
+"""  # noqa: S608 - constants
+_RESERVE = at_once.insert(IdentityRow, source=f"{at_once.EXPERIMENT} AND experiment.campaign_id = %(campaign_id)s")
+
 
 def put(session: Transaction, now: datetime, source: str) -> str:
     """Store a program under the hash of its bytes."""
+    key = _hash(source)
+    if session.get(ProgramRow, key) is None:
+        _insert_unless_there(session, ProgramRow(**_program(now, source, key)))
+    return key
+
+
+def put_at_once(database: Database, now: datetime, source: str) -> str | None:
+    """`put` of a new one."""
+    key = _hash(source)
+    stored = database.at_once(_PUT_PROGRAM, source, at_once.parameters(ProgramRow, _program(now, source, key)))
+    return None if stored is None else key
+
+
+def _program(now: datetime, source: str, key: str) -> dict[str, Any]:
+    return {
+        "sha256": key,
+        "source": source,
+        "n_lines": len(source.splitlines()),
+        "l0": l0(source),
+        "literal_hash": literal_hash(source),
+        "created_at": now,
+    }
+
+
+def _hash(source: str) -> str:
     if "\x00" in source:
         raise ProgramUnstorable("the program", f"it holds NUL at character {source.index(chr(0))}")
     try:
         data = source.encode()
     except UnicodeEncodeError as error:
         raise ProgramUnstorable("the program", f"it holds a lone surrogate at character {error.start}") from error
-    key = sha256(data).hexdigest()
-    if session.get(ProgramRow, key) is None:
-        row = ProgramRow(
-            sha256=key,
-            source=source,
-            n_lines=len(source.splitlines()),
-            l0=l0(source),
-            literal_hash=literal_hash(source),
-            created_at=now,
-        )
-        _insert_unless_there(session, row)
-    return key
+    return sha256(data).hexdigest()
 
 
 def find(session: Transaction, key: str) -> Program:
@@ -108,26 +146,14 @@ def put_attempt(
 ) -> Attempt:
     """Store an attempt or fill its gaps."""
     experiment = rows.experiment(session, experiment_id)
-    if given["origin"] not in get_args(AttemptOrigin):
-        raise ValueRefused(f"attempt origin {given['origin']!r}", f"it is not one of {get_args(AttemptOrigin)}")
-    wanted = dict(given)
-    if wanted["hypothesis"] is not None:
-        wanted["hypothesis"] = plain(wanted["hypothesis"], "hypothesis")
+    wanted = _stated(given)
     if wanted["program_sha256"] is not None:
         rows.get(session, ProgramRow, "program", wanted["program_sha256"])
     key = f"{experiment_id}/{number}"
     row = session.get(AttemptRow, (experiment_id, number))
     if row is None:
         rows.open_experiment(session, experiment.id, "another attempt")
-        row = AttemptRow(
-            experiment_id=experiment_id,
-            number=number,
-            outcome=None,
-            detail={},
-            created_at=now,
-            closed_at=None,
-            **wanted,
-        )
+        row = AttemptRow(**_attempt(now, experiment_id, number, wanted))
         session.add(row)
     else:
         gaps = {name for name in ("hypothesis", "program_sha256") if getattr(row, name) is None}
@@ -140,6 +166,36 @@ def put_attempt(
                 setattr(row, name, wanted[name])
     session.flush()
     return snapshot(Attempt, row)
+
+
+def put_attempt_at_once(
+    database: Database, now: datetime, experiment_id: str, number: int, given: Mapping[str, Any]
+) -> Attempt | None:
+    """`put_attempt` of a new one."""
+    values = _attempt(now, experiment_id, number, _stated(given))
+    stored = database.at_once(_PUT_ATTEMPT, experiment_id, at_once.parameters(AttemptRow, values))
+    return None if stored is None else at_once.record(Attempt, values)
+
+
+def _stated(given: Mapping[str, Any]) -> dict[str, Any]:
+    if given["origin"] not in get_args(AttemptOrigin):
+        raise ValueRefused(f"attempt origin {given['origin']!r}", f"it is not one of {get_args(AttemptOrigin)}")
+    wanted = dict(given)
+    if wanted["hypothesis"] is not None:
+        wanted["hypothesis"] = plain(wanted["hypothesis"], "hypothesis")
+    return wanted
+
+
+def _attempt(now: datetime, experiment_id: str, number: int, stated: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "experiment_id": experiment_id,
+        "number": number,
+        "outcome": None,
+        "detail": {},
+        "created_at": now,
+        "closed_at": None,
+        **stated,
+    }
 
 
 def close_attempt(
@@ -201,6 +257,29 @@ def put_verdicts(
     return [snapshot(GateVerdict, there[position]) for position in sorted(there)]
 
 
+def put_verdicts_at_once(
+    database: Database,
+    _now: datetime,
+    experiment_id: str,
+    attempt: int,
+    given: Sequence[Mapping[str, Any]],
+    first_position: int,
+) -> list[GateVerdict] | None:
+    """`put_verdicts` of an attempt's first ones."""
+    wanted = [_verdict(verdict) for verdict in given]
+    encoded = [at_once.parameters(VerdictRow, one) for one in wanted]
+    if not wanted:
+        return None
+    positions = [*range(first_position, first_position + len(wanted))]
+    columns = {name: [one[name] for one in encoded] for name in encoded[0]}
+    place = {"experiment_id": experiment_id, "attempt": attempt, "position": positions}
+    if database.at_once(_PUT_VERDICTS, experiment_id, {**columns, **place}) is None:
+        return None
+    return [
+        GateVerdict(experiment_id, attempt, position, **one) for position, one in zip(positions, wanted, strict=True)
+    ]
+
+
 def _verdict(given: Mapping[str, Any]) -> dict[str, Any]:
     if set(given) - _VERDICT_FIELDS or not {"gate", "passed", "reason"} <= set(given):
         raise ValueRefused(
@@ -237,18 +316,31 @@ def reserve(
         raise Conflict("experiment", experiment_id, f"it belongs to campaign {experiment.campaign_id}")
     held = session.get(IdentityRow, (campaign_id, level, key))
     if held is None:
-        row = IdentityRow(
-            campaign_id=campaign_id,
-            level=rows.word(level, "identity level"),
-            key=rows.word(key, "identity key"),
-            experiment_id=experiment_id,
-            created_at=now,
-        )
+        row = IdentityRow(**_identity(now, experiment_id, campaign_id, level, key))
         _insert_unless_there(session, row)
         held = session.get(IdentityRow, (campaign_id, level, key))
     if held is None:
         raise NotFound("identity", f"{campaign_id}/{level}/{key}")
     return Reservation(granted=held.experiment_id == experiment_id, owner=held.experiment_id)
+
+
+def reserve_at_once(
+    database: Database, now: datetime, experiment_id: str, *, campaign_id: str, level: str, key: str, subject: str
+) -> Reservation | None:
+    """`reserve` a key that nobody has."""
+    values = _identity(now, experiment_id, campaign_id, level, key)
+    stored = database.at_once(_RESERVE, subject, at_once.parameters(IdentityRow, values))
+    return None if stored is None else Reservation(granted=True, owner=experiment_id)
+
+
+def _identity(now: datetime, experiment_id: str, campaign_id: str, level: str, key: str) -> dict[str, Any]:
+    return {
+        "campaign_id": campaign_id,
+        "level": rows.word(level, "identity level"),
+        "key": rows.word(key, "identity key"),
+        "experiment_id": experiment_id,
+        "created_at": now,
+    }
 
 
 def _insert_unless_there(session: Transaction, row: ProgramRow | IdentityRow) -> None:

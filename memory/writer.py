@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from memory import embeddings, exchanges, experiments, knowledge, programs, trials
 from memory.database import Database
+from memory.errors import Conflict, NotFound, ValueRefused
 from memory.reader import StoreReader
 from memory.records import (
     Attempt,
@@ -24,6 +25,8 @@ from memory.records import (
 )
 
 Clock = Callable[[], datetime]
+P = ParamSpec("P")
+ResultT = TypeVar("ResultT")
 
 
 def _experiment_of(trial_id: str) -> str:
@@ -36,6 +39,17 @@ class ExperimentWriter(StoreReader):
     def __init__(self, database: Database, *, clock: Clock) -> None:
         super().__init__(database)
         self._clock = clock
+
+    def _at_once(
+        self, write: Callable[Concatenate[Database, datetime, P], ResultT | None], *args: P.args, **kwargs: P.kwargs
+    ) -> ResultT | None:
+        """The result of a write in one statement; None where the long way has to follow, which says what is wrong."""
+        if not self._database.writes_at_once:
+            return None
+        try:
+            return write(self._database, self._clock(), *args, **kwargs)
+        except (NotFound, Conflict, ValueRefused):
+            return None
 
     def open_experiment(
         self,
@@ -57,10 +71,12 @@ class ExperimentWriter(StoreReader):
             ValueRefused: `index` is negative.
         """
         fixed = {"arm": arm, "kind": kind, "track": track, "tier": tier}
-        with self._database.write(f"{campaign_id}/{index}") as session:
-            return experiments.open_(
-                session, self._clock(), campaign_id, index, fixed=fixed, name=name, environment=environment or {}
-            )
+        turn = f"{campaign_id}/{index}"
+        given: dict[str, Any] = {"fixed": fixed, "name": name, "environment": environment or {}}
+        if opened := self._at_once(experiments.open_at_once, campaign_id, index, **given, subject=turn):
+            return opened
+        with self._database.write(turn) as session:
+            return experiments.open_(session, self._clock(), campaign_id, index, **given)
 
     def select(
         self, experiment_id: str, parent_id: str | None, exemplar_ids: Sequence[str], selection: Mapping[str, Any]
@@ -82,6 +98,8 @@ class ExperimentWriter(StoreReader):
         Raises:
             ProgramUnstorable: it holds NUL or lone surrogates.
         """
+        if stored := self._at_once(programs.put_at_once, source):
+            return stored
         with self._database.write(source) as session:
             return programs.put(session, self._clock(), source)
 
@@ -135,6 +153,8 @@ class ExperimentWriter(StoreReader):
             Conflict: the experiment is finished, the attempt is closed, or a given value differs from a stored one.
         """
         given = {"origin": origin, "edit": edit, "hypothesis": hypothesis, "program_sha256": program_sha256}
+        if stored := self._at_once(programs.put_attempt_at_once, experiment_id, number, given):
+            return stored
         with self._database.write(experiment_id) as session:
             return programs.put_attempt(session, self._clock(), experiment_id, number, given)
 
@@ -159,10 +179,12 @@ class ExperimentWriter(StoreReader):
             NotFound: no such experiment.
             Conflict: the experiment is of another campaign.
         """
-        with self._database.write(f"{campaign_id}/{level}/{key}") as session:
-            return programs.reserve(
-                session, self._clock(), experiment_id, campaign_id=campaign_id, level=level, key=key
-            )
+        turn = f"{campaign_id}/{level}/{key}"
+        given: dict[str, Any] = {"campaign_id": campaign_id, "level": level, "key": key}
+        if reserved := self._at_once(programs.reserve_at_once, experiment_id, **given, subject=turn):
+            return reserved
+        with self._database.write(turn) as session:
+            return programs.reserve(session, self._clock(), experiment_id, **given)
 
     def put_verdicts(
         self, experiment_id: str, attempt: int, verdicts: Sequence[Mapping[str, Any]], *, first_position: int = 0
@@ -176,6 +198,10 @@ class ExperimentWriter(StoreReader):
             NotFound: no such attempt.
             Conflict: another verdict stands at one of the positions, or the experiment is finished.
         """
+        if stored := self._at_once(
+            programs.put_verdicts_at_once, experiment_id, attempt, verdicts, first_position=first_position
+        ):
+            return stored
         with self._database.write(experiment_id) as session:
             return programs.put_verdicts(session, experiment_id, attempt, verdicts, first_position)
 
@@ -212,16 +238,12 @@ class ExperimentWriter(StoreReader):
             "text": text,
             "finish_reason": finish_reason,
         }
+        place = (experiment_id, role, attempt, turn)
+        measured: dict[str, Any] = {"cost_usd": cost_usd, "latency_s": latency_s}
+        if stored := self._at_once(exchanges.put_at_once, place, content, usage, **measured):
+            return stored
         with self._database.write(experiment_id) as session:
-            return exchanges.put(
-                session,
-                self._clock(),
-                (experiment_id, role, attempt, turn),
-                content,
-                usage,
-                cost_usd=cost_usd,
-                latency_s=latency_s,
-            )
+            return exchanges.put(session, self._clock(), place, content, usage, **measured)
 
     def open_trial(
         self,
@@ -241,15 +263,11 @@ class ExperimentWriter(StoreReader):
             Conflict: it exists under another objective.
         """
         place = (task, tier, seed, data)
+        given: dict[str, Any] = {"objective_hash": objective_hash, "environment": environment or {}}
+        if opened := self._at_once(trials.open_at_once, experiment_id, place, **given):
+            return opened
         with self._database.write(experiment_id) as session:
-            return trials.open_(
-                session,
-                self._clock(),
-                experiment_id,
-                place,
-                objective_hash=objective_hash,
-                environment=environment or {},
-            )
+            return trials.open_(session, self._clock(), experiment_id, place, **given)
 
     def charge_trial(self, trial_id: str, device_s: float) -> Trial:
         """Add the device time of a try that the infrastructure lost; the trial stays open.
@@ -290,8 +308,12 @@ class ExperimentWriter(StoreReader):
             "curve": curve,
             "log": log,
         }
-        with self._database.write(_experiment_of(trial_id)) as session:
-            return trials.finish(session, self._clock(), trial_id, result, device_s=device_s, environment=environment)
+        turn = _experiment_of(trial_id)
+        given: dict[str, Any] = {"device_s": device_s, "environment": environment}
+        if finished := self._at_once(trials.finish_at_once, trial_id, result, **given, subject=turn):
+            return finished
+        with self._database.write(turn) as session:
+            return trials.finish(session, self._clock(), trial_id, result, **given)
 
     def finish_experiment(
         self,
@@ -325,5 +347,7 @@ class ExperimentWriter(StoreReader):
             "equivalent_of": equivalent_of,
             "environment": environment,
         }
+        if finished := self._at_once(experiments.finish_at_once, experiment_id, required, optional):
+            return finished
         with self._database.write(experiment_id) as session:
             return experiments.finish(session, self._clock(), experiment_id, required, optional)
