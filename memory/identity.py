@@ -8,8 +8,8 @@ Notable, against the published "hash of the source without whitespace":
 - Tokens are never made: finding 2,500 of them takes a millisecond. Strings and comments, which are few, are cut out
   one by one. Of the rest NumPy decides for all blanks at once which of them hold two tokens apart; the others go.
 Texts with equal keys have equal tokens. The reverse holds but for layouts that no formatter writes: no blank between a
-word and the number or quote before or behind it (`1if x`, `return"x"`); a blank between a digit and a dot (`x1 .y`), a
-dot and a name with e or j in front (`x. e`), two dots, or operators that follow each other in no program (`* /`).
+word and the number or quote before or behind it (`1if x`, `return"x"`); a blank between two dots, or between operators
+that follow each other in no program (`* /`).
 Not covered: renamed variables, quote style, docstrings, reordered definitions. Those are levels L1 to L3.
 """
 
@@ -32,7 +32,7 @@ _TAB, _STEP = 8, 4  # columns
 # What stands directly beside a blank decides whether it stays: if the upper half of the character on its left and the
 # lower half of the one on its right share a bit. The bits: 1 words, and a quote behind a word, which may be a prefix;
 # 2 dots and digits, and the e and j that numbers end in; 4 operators that `=` makes longer; 8 other pairs (`**`, `->`).
-_E_OR_J = 0x13
+_DOTS, _E_OR_J = 2, 0x13
 _SIDES = {b"_": 0x11, b"0123456789": 0x33, b"eEjJ": _E_OR_J, b".": 0x22, b"\"'": 0x01}
 _SIDES |= {b"=": 0x44, b":+%&|^@!": 0x40, b"*/<>": 0xC8, b"-": 0xC0}
 _KINDS = bytes(
@@ -189,12 +189,20 @@ def _joined(code: bytes) -> tuple[bytes, bytes] | None:
     behind_digits = (left[:-3] >> 1) & near_blanks.view(np.uint8)
     if any(_splits_exponent(flat, at + 1) for at in behind_digits.view(bool).nonzero()[0].tolist()):
         return None
-    changed = ((left[:-2] & kinds[2:]) > 0) & blank[1:-1]
+    joints = left[:-2] & kinds[2:]
+    changed = (joints > 0) & blank[1:-1]
+    for at in ((joints == _DOTS) & blank[1:-1]).nonzero()[0].tolist():
+        changed[at] = _is_beside_number(flat, at, at + 2)
     changed |= line_end[1:-1] & line_end[2:]
     out = characters[1:-1] - changed.view(np.uint8)  # blanks that stay become 31; ends of empty lines become tabs
     inside = depths.nonzero()[0]
     if len(inside):
-        out[begins[inside] - 1] = 32 - ((left[ends[inside - 1] - 1] & kinds[firsts[inside]]) > 0)
+        before, behind = ends[inside - 1] - 1, firsts[inside]
+        joints = left[before] & kinds[behind]
+        held = joints > 0
+        for at in (joints == _DOTS).nonzero()[0].tolist():
+            held[at] = _is_beside_number(flat, int(before[at]), int(behind[at]))
+        out[begins[inside] - 1] = 32 - held
         logical = depths == 0
         begins, firsts = begins[logical], firsts[logical]
     widths = firsts - begins - 1
@@ -207,6 +215,17 @@ def _joined(code: bytes) -> tuple[bytes, bytes] | None:
             return None
         widths = np.array(found) * _STEP
     return out.tobytes().translate(None, b" \t").strip(b"\n"), widths.astype("<i4").tobytes()
+
+
+def _is_beside_number(code: bytes, before: int, behind: int) -> bool:
+    """Whether a dot and its neighbour may belong to a number; a dot behind a name, or before one, does not."""
+    dot = code[before] == ord(".")
+    if dot and code[behind] not in b"eEjJ":
+        return True
+    start = before - dot
+    while code[start] in _WORD_OR_DOT and code[start] != ord("."):
+        start -= 1
+    return code[start + 1 : start + 2].isdigit()
 
 
 def _splits_exponent(code: bytes, at: int) -> bool:
