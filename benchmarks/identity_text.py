@@ -21,7 +21,6 @@ from benchmarks.honest import grammar_programs, references
 from benchmarks.identity_copies import Copy, layout_copies, renamed_copies
 from benchmarks.identity_pairs import Pair, different_pairs, observe
 from evaluator.statistics import wilson
-from memory import identity
 from memory.identity import l0
 from memory.syntax import l1
 
@@ -38,7 +37,7 @@ def tree_hash(source: str) -> str:
     return md5(ast.dump(ast.parse(source)).encode(), usedforsecurity=False).hexdigest()
 
 
-SEEN, CHANGED, FRESH = "L0, every definition seen before", "L0, one definition new", "L0, nothing seen before"
+OWN = "L0"
 OTHERS: dict[str, Callable[[str], object]] = {"regex hash": regex_hash, "`ast.dump`": tree_hash, "L1": l1}
 
 
@@ -50,7 +49,7 @@ def long_programs(lines: int, count: int, material: dict[str, str]) -> list[str]
     """Programs of `lines` lines: whole definitions in random order, each as it is written, comments and all."""
     rng = random.Random(lines)
     blocks = sorted({block for source in material.values() for block in _blocks(source)})
-    programs = []
+    programs: list[str] = []
     while len(programs) < count:
         rng.shuffle(blocks)
         parts, left = ["import torch\nfrom torch import nn\nfrom torch.nn import functional as F"], lines - 3
@@ -73,22 +72,16 @@ def _blocks(source: str) -> list[str]:
 
 def costs(programs: list[str], rounds: int) -> dict[str, list[float]]:
     """Milliseconds of every call; the other hashes take every tenth turn, for a ratio of medians needs fewer calls."""
-    found: dict[str, list[float]] = {name: [] for name in (SEEN, CHANGED, FRESH, *OTHERS)}
+    found: dict[str, list[float]] = {name: [] for name in (OWN, *OTHERS)}
     gc.disable()
     try:
         for turn in range(rounds):
-            for program in programs:
-                l0(program)
             gc.collect()
-            for number, program in enumerate(programs):
-                found[SEEN].append(_timed(l0, program))
-                found[CHANGED].append(_timed(l0, _changed(program, turn * len(programs) + number)))
+            for program in programs:
+                found[OWN].append(_timed(l0, program))
                 if turn % 10 == 0:
                     for name, function in OTHERS.items():
                         found[name].append(_timed(function, program))
-            for program in programs:
-                identity._known.clear()
-                found[FRESH].append(_timed(l0, program))
     finally:
         gc.enable()
     return found
@@ -98,14 +91,6 @@ def _timed(function: Callable[[str], object], program: str) -> float:
     started = time.thread_time_ns()
     function(program)
     return (time.thread_time_ns() - started) / 1e6
-
-
-def _changed(program: str, number: int) -> str:
-    """One more statement before one of the `return`s: what a child of this program may look like."""
-    parts = program.split("    return ")
-    at = 1 + number % (len(parts) - 1)
-    blanks = " " * (4 + len(parts[at - 1]) - len(parts[at - 1].rstrip(" ")))
-    return "    return ".join(parts[:at]) + f"    fresh = {number}\n{blanks}return " + "    return ".join(parts[at:])
 
 
 def cost_table(material: dict[str, str], count: int, rounds: int) -> list[str]:
@@ -119,7 +104,7 @@ def cost_table(material: dict[str, str], count: int, rounds: int) -> list[str]:
         found = costs(programs, rounds)
         for name, values in found.items():
             median, late = statistics.median(values), statistics.quantiles(values, n=100)[98]
-            own = name not in OTHERS
+            own = name == OWN
             ratios = [f"{statistics.median(found[other]) / median:.1f}x" if own else "" for other in OTHERS]
             asked = f"< {limit}" if own else ""
             program = f"{lines} lines, {size / 1000:.1f} kB"
@@ -174,8 +159,8 @@ def report(count: int, rounds: int) -> str:
         f"each length, {rounds} calls of L0 on each, of the others a tenth, in turns; CPU time of the thread.",
         "## Cost",
         "Regex hash: the literature's MD5 of the text without whitespace, found by a pattern. `ast.dump`: MD5 of the "
-        "plain syntax tree. Asked for of L0: to be 10 times as fast as the first and 100 times as fast as a canonical "
-        "tree. L0 remembers what stands between blank lines, so its cost depends on how much was seen before.",
+        "plain syntax tree. L1: its canonical form. Asked for of L0: to be 10 times as fast as the first and 100 "
+        "times as fast as a canonical tree. Nothing is remembered from one call to the next.",
         "\n".join(cost_table(material, count, rounds)),
         "## Pairs that differ in what they do",
         "Each difference is set into up to four surroundings, and every pair was run and seen to differ.",

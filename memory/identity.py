@@ -5,67 +5,58 @@ Notable, against the published "hash of the source without whitespace":
   or after a loop, `"a b"` and `"ab"`, `not a` and `nota` differ.
 - L0 drops what Python drops: comments, blank lines, spacing between tokens, width and kind of the indentation, line
   continuations, kind of line ending.
-- One compiled pattern finds the tokens (the standard tokenizer needs five times as long); tests compare the two.
-- What stands between blank lines is remembered with its tokens: programs of a campaign share most of their functions,
-  and finding one takes a twentieth of reading it anew. The key does not depend on what is remembered.
+- Tokens are never made: finding 2,500 of them takes a millisecond. Strings and comments, which are few, are cut out
+  one by one. Of the rest NumPy decides for all blanks at once which of them hold two tokens apart; the others go.
+Texts with equal keys have equal tokens. The reverse holds but for layouts that no formatter writes: no blank between a
+word and the number or quote before or behind it (`1if x`, `return"x"`); a blank between two dots, or between operators
+that follow each other in no program (`* /`).
 Not covered: renamed variables, quote style, docstrings, reordered definitions. Those are levels L1 to L3.
 """
 
 import re
 from hashlib import md5, sha256
 
-TEXT_PREFIX = "t2-"  # a change of the algorithm changes the prefix: keys of different algorithms never meet
+TEXT_PREFIX = "t3-"  # a change of the algorithm changes the prefix: keys of different algorithms never meet
 EXACT_PREFIX = "x1-"
 
-_SKIPPED = r"[ \t]*+(?:(?:\\\n|#[^\n]*+)[ \t]*+)*+"
-_STRING = (
-    r"(?:[rRbBuUfF]|[bBfF][rR]|[rR][bBfF])?+"
-    r"(?:'''(?:[^'\\]|\\[\s\S]|'(?!''))*+'''|\"\"\"(?:[^\"\\]|\\[\s\S]|\"(?!\"\"))*+\"\"\""
-    r"|'(?!'')(?:[^'\\\n]|\\[\s\S])*+'|\"(?!\"\")(?:[^\"\\\n]|\\[\s\S])*+\")"
-)
-# A quote that opens no string is an error: it takes the rest with it, or every further quote would scan to the end.
-_UNCLOSED = r"['\"][\s\S]*+"
-_DIGITS = r"[0-9](?:_?[0-9])*+"
-_EXPONENT = rf"[eE][-+]?{_DIGITS}"
-_NUMBER = (
-    rf"(?:(?:{_DIGITS}\.(?:{_DIGITS})?+|\.{_DIGITS})(?:{_EXPONENT})?+[jJ]?+|{_DIGITS}(?:{_EXPONENT}[jJ]?+|[jJ])"
-    r"|0[xX](?:_?[0-9a-fA-F])++|0[bB](?:_?[01])++|0[oO](?:_?[0-7])++|0(?:_?0)*+|[1-9](?:_?[0-9])*+)"
-)
-_OPERATOR = (
-    r"\.\.\.|\*\*=?|//=?|>>=?|<<=?|->|:=|!=|[-+*/%&|^@=<>]="
-    r"|[-+*/%&|^~@=<>()\[\]{},:;]|\.(?![0-9])"
-)
-# A name directly followed by a quote may be the prefix of a string, so it is tried again after strings and numbers.
-# The last alternative takes any single character: an error, found afterwards by `_ERROR`.
-_PATTERN = rf"{_SKIPPED}([^\W\d]\w*+(?!['\"])|{_OPERATOR}|\n[ \t]*+|{_STRING}|{_NUMBER}|\w++|{_UNCLOSED}|[^ \t])"
-_TOKEN = re.compile(_PATTERN)
-_ASCII_TOKEN = re.compile(_PATTERN, re.ASCII)  # a tenth faster
-_ERROR = re.compile("\x00[^\\w\n\\-+*/%&|\\^~@=<>()\\[\\]{},:;.](?=\x00)")
-_F_STRING = re.compile("\x00(?:[fF][rR]?|[rR][fF])(['\"][^\x00]*)")
-_LINE_OF_BACKSLASH = re.compile(r"\n[ \t]*\\\n")
-_TAB = 8
+_BYTE_ORDER_MARK = "\ufeff"
+_TRIPLE = ('"""', "'''")
+_F_STRING = ("f", "F", "r", "R")  # what stands before its quotes
+_LINES_OF_STRING = re.compile(r"(?:[^\\\n]|\\[\s\S])*+")
+_LINE_OF_BACKSLASH = re.compile(r"\n[ \t]*+\\\n")
+_LAST_BLANKS = re.compile(rb"(?<![ \t])[ \t]++(?=\n)")
+_INNER_BLANKS = re.compile(rb"(?<=[^ \t\n])[ \t]++")
+_WORD_OR_DOT = frozenset({*b"_.", *range(128, 256), *(c for c in range(128) if chr(c).isalnum())})
+_TAB, _STEP = 8, 4  # columns
 
-_Block = tuple[str, int, int]  # canonical text, columns of its first and of its last logical line
-_STEP = 4  # columns of indentation in programs that are read block by block; others are read as a whole
-_OPEN: _Block = ("", -1, -1)  # a string or bracket goes on behind the block
-_IRREGULAR: _Block = ("", 1 << 30, 0)  # can only be judged, or refused, as a part of the whole
-_BETWEEN_DEFINITIONS, _WITHIN_DEFINITIONS = "\n\n\n", "\n\n"  # two levels: most blocks are found at the first
-_MOST_JOINED = 16  # blank lines within one string or bracket
-_LONGEST_BLOCK, _MOST_BLOCKS = 12_000, 4_000  # characters, blocks: some 10 MB, and 150 MB at the very most
-_known: dict[str, _Block] = {}
+# What stands directly beside a blank decides whether it stays: if the upper half of the character on its left and the
+# lower half of the one on its right share a bit. The bits: 1 words, and a quote behind a word, which may be a prefix;
+# 2 dots and digits, and the e and j that numbers end in; 4 operators that `=` makes longer; 8 other pairs (`**`, `->`).
+_DOTS, _E_OR_J = 2, 0x13
+_SIDES = {b"_": 0x11, b"0123456789": 0x33, b"eEjJ": _E_OR_J, b".": 0x22, b"\"'": 0x01}
+_SIDES |= {b"=": 0x44, b":+%&|^@!": 0x40, b"*/<>": 0xC8, b"-": 0xC0}
+_KINDS = bytes(
+    next((side for characters, side in _SIDES.items() if c in characters), 0x11 * (c > 127 or chr(c).isalnum()))
+    for c in range(256)
+)
+
+_ERROR = 2
+_ORDINARY = bytes({*range(32, 256)} - {*b"()[]{}$?`\\\x7f"})
+_STEPS = bytes(1 if c in b"([{" else 255 if c in b")]}" else 0 if c == 10 else _ERROR for c in range(256))
 
 
 def l0(source: str) -> str:
     """The identity of a program's text: equal for texts with the same tokens and the same indentation structure.
 
     What does not tokenize (tabs that Python refuses included, and a few oddities: form feeds, NUL, a byte order mark
-    inside, a line that holds only a backslash, an f-string that uses its own quotes within a field) gets a hash of its
-    exact characters under another prefix; such texts are equal only to themselves.
+    inside, a line that holds only a backslash or is the last and ends in one, an f-string that uses its own quotes
+    within a field, brackets 128 deep) gets a hash of its exact characters under another prefix; such texts are equal
+    only to themselves.
     """
-    tokens = _canonical(source)
-    if tokens is None:
-        return EXACT_PREFIX + _digest(source)
-    return TEXT_PREFIX + _digest(tokens)
+    canonical = _canonical(source)
+    if canonical is None:
+        return EXACT_PREFIX + _digest(source.encode("utf-8", "surrogatepass"))
+    return TEXT_PREFIX + _digest(canonical)
 
 
 def literal_hash(source: str) -> str:
@@ -77,110 +68,186 @@ def literal_hash(source: str) -> str:
     return md5("".join(source.split()).encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
 
 
-def _digest(text: str) -> str:
+def _digest(content: bytes) -> str:
     # The first 160 bits. Where processors have instructions for SHA-256 it is faster than BLAKE2.
-    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+    return sha256(content).hexdigest()[:40]
 
 
-def _canonical(source: str) -> str | None:
-    """Tokens joined by NUL, logical lines by two NULs, each line led by its depth of indentation."""
-    text = source.removeprefix("\ufeff")
+def _canonical(source: str) -> bytes | None:
+    """Code without needless blanks, indentation of each line, strings; None for what does not tokenize."""
+    text = f"{source.removeprefix(_BYTE_ORDER_MARK)}\n"
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    canonical, first, _ = _by_blocks(text, _BETWEEN_DEFINITIONS)
-    return _whole(text) if first < 0 or first > _STEP else canonical
+    if "\x00" in text:
+        return None
+    cut = _without_strings(text)
+    if cut is None:
+        return None
+    code, strings = cut
+    if "\\" in code:
+        if _LINE_OF_BACKSLASH.search(code) or code.rstrip().endswith("\\"):
+            return None
+        code = code.replace("\\\n", " ")
+    if not code.isascii() and not all(("_" + character).isidentifier() for character in set(code) if character > "~"):
+        return None
+    joined = _joined(code.encode())
+    if joined is None:
+        return None
+    # No part holds a NUL but the indentation, whose length follows from the number of lines in the code.
+    return b"\0".join((*joined, "\0".join(strings).encode("utf-8", "surrogatepass")))
 
 
-def _by_blocks(text: str, border: str) -> _Block:
-    """The canonical text of the blocks between borders, where those that are remembered need not be read."""
-    blocks = text.split(border)
-    try:
-        read = list(map(_known.__getitem__, blocks))
-    except KeyError:
-        read = []
-    if not read or _OPEN in read:
-        read = _read_blocks(blocks, border)
-    pieces: list[str] = []
-    start = last = 0
-    for piece, first, end in read:
-        if piece:
-            if pieces and first > last + _STEP:
-                return _IRREGULAR
-            start = start if pieces else first
+def _without_strings(text: str) -> tuple[str, list[str]] | None:
+    """The code between line ends, where every string leaves its last quote; and the strings. None: one is open."""
+    import numpy as np  # here, because commands that ask for no identity start faster without it
+
+    # One byte per character, so that places are the same; `"`, `#` and `'` lie close together.
+    characters = np.frombuffer(text.encode("latin-1", "replace"), np.uint8)
+    pieces, strings = ["\n\n"], []
+    find, first, after = text.find, 0, 0  # a piece begins at `first`, what was found last ends at `after`
+    backslashes = "\\" in text
+    for start in ((characters - 34) < 6).nonzero()[0].tolist():
+        if start < after:
+            continue
+        sign = text[start]
+        if sign == "#":
+            piece = text[first:start].rstrip(" \t")
+            if backslashes and piece.endswith("\\"):  # without the comment it would continue the line
+                return None
             pieces.append(piece)
-            last = end
-        elif first:
-            return _OPEN if first < 0 else _IRREGULAR
-    return "\x00".join(pieces), start, last
+            first = after = find("\n", start)
+        elif sign in "\"'":
+            quote = text[start : start + 3]
+            if quote not in _TRIPLE:
+                quote = sign
+            begin = start + len(quote)
+            end = find(quote, begin)
+            while backslashes and end > 0 and _is_escaped(text, begin, end):
+                end = find(quote, end + 1)
+            if end < 0:
+                return None
+            after = end + len(quote)
+            string = text[start:after]
+            if quote is sign and "\n" in string and not _LINES_OF_STRING.fullmatch(string):
+                return None
+            pieces.append(text[first:start])
+            if pieces[-1][-1:] in _F_STRING and _has_nested_quotes(pieces[-1], string):
+                return None
+            strings.append(string)
+            first = after - 1
+    pieces.append(text[first:])
+    return "".join(pieces), strings
 
 
-def _read_blocks(blocks: list[str], border: str) -> list[_Block]:
-    """The blocks, joined where a string or a bracket goes on; an open one at the end if that does not help."""
-    read: list[_Block] = []
-    block, joined = "", 0
-    for part in blocks:
-        block = f"{block}{border}{part}" if joined else part
-        found = _known.get(block) or _read_block(block, border)
-        if found is not _OPEN:
-            read.append(found)
-            joined = 0
-        elif joined == _MOST_JOINED:
-            break
-        else:
-            joined += 1
-    return [*read, _OPEN] if joined else read
+def _is_escaped(text: str, begin: int, end: int) -> bool:
+    """Whether an odd number of backslashes stands before `end`."""
+    at = end
+    while at > begin and text[at - 1] == "\\":
+        at -= 1
+    return (end - at) % 2 == 1
 
 
-def _read_block(block: str, border: str) -> _Block:
-    """A block's canonical text. Where a block is complete, its tokens depend on nothing before or behind it."""
-    if block.endswith("\\"):
-        found = _OPEN
-    elif border == _BETWEEN_DEFINITIONS:
-        found = _by_blocks(block, _WITHIN_DEFINITIONS)
-    else:
-        tokens = _tokens(block)
-        found = _IRREGULAR if tokens is None else _regular(tokens) if tokens else _OPEN
-    if len(block) <= _LONGEST_BLOCK:
-        if len(_known) >= _MOST_BLOCKS:
-            _known.clear()
-        _known[block] = found
-    return found
+def _has_nested_quotes(before: str, string: str) -> bool:
+    """Whether an f-string ends within a field: then Python >= 3.12 reads the text differently than this module."""
+    if "f" not in before[-2:].lower():
+        return False
+    return string.replace("{{", "").count("{") != string.replace("}}", "").count("}")
 
 
-def _regular(tokens: str) -> _Block:
-    """Depth is the column divided by the step, if no line goes in by more than one."""
-    lines, pending = _logical_lines(tokens)
-    if pending:
-        return _OPEN if pending > 0 else _IRREGULAR
-    pieces: list[str] = []
-    widths: list[int] = []
-    for blanks, body in lines:
-        if blanks is None:
-            pieces.append(body)
-            continue
-        width = len(blanks)
-        if "\t" in blanks or width % _STEP or (widths and width > widths[-1] + _STEP):
-            return _IRREGULAR
-        widths.append(width)
-        pieces.append(f"\x00{width // _STEP + 1}\x00{body}")
-    return ("\x00".join(pieces), widths[0], widths[-1]) if widths else ("", 0, 0)
+def _joined(code: bytes) -> tuple[bytes, bytes] | None:
+    """Logical lines without needless blanks, and the indentation of each; None where something is no token."""
+    import numpy as np
 
-
-def _whole(text: str) -> str | None:
-    """The canonical text of a program with any indentation; None where Python's tokenizer refuses it."""
-    tokens = _tokens(text)
-    if not tokens:
+    flat = code.replace(b"\t", b" ")
+    small = flat.translate(_STEPS, _ORDINARY)  # only brackets, line ends and errors
+    if _ERROR in small or (b"!" in flat and flat.count(b"!") != flat.count(b"!=")):
         return None
-    lines, pending = _logical_lines(tokens)
-    if pending:
+    steps = np.frombuffer(small, np.int8)
+    open_brackets = steps.cumsum(dtype=np.int8)
+    reached = open_brackets.tobytes()
+    if reached[-1] or b"\xff" in reached or b"\x80" in reached:  # -1: never opened; -128: one more than fits
         return None
-    pieces: list[str] = []
+
+    # Of every line that is not empty: the line end before it, its first character that is not blank, its line end.
+    characters = np.frombuffer(flat, np.uint8)
+    blank, line_end = characters == 32, characters == 10
+    void = blank | line_end
+    ends = line_end.nonzero()[0]
+    filled = (ends[1:] - ends[:-1]) > 1
+    depths = open_brackets[steps == 0][:-1][filled]
+    begins, ends = ends[:-1][filled], ends[1:][filled]
+    firsts = (((blank[1:-1] & void[:-2]) | line_end[1:-1]) > void[2:]).nonzero()[0] + 2
+    if len(firsts) != len(begins) or b"\1" in (blank[:-1] & line_end[1:]).tobytes():
+        # Lines that end in blanks or have two in a row within: from here on there are none.
+        return _joined(_INNER_BLANKS.sub(b" ", _LAST_BLANKS.sub(b"", code)))
+    if not len(begins):
+        return b"", b""
+
+    kinds = np.frombuffer(flat.translate(_KINDS), np.uint8)
+    left = kinds >> 4
+    near_blanks = (kinds[1:-2] == _E_OR_J) & (void[2:-1] | void[3:])
+    behind_digits = (left[:-3] >> 1) & near_blanks.view(np.uint8)
+    if any(_splits_exponent(flat, at + 1) for at in behind_digits.view(bool).nonzero()[0].tolist()):
+        return None
+    joints = left[:-2] & kinds[2:]
+    changed = (joints > 0) & blank[1:-1]
+    for at in ((joints == _DOTS) & blank[1:-1]).nonzero()[0].tolist():
+        changed[at] = _is_beside_number(flat, at, at + 2)
+    changed |= line_end[1:-1] & line_end[2:]
+    out = characters[1:-1] - changed.view(np.uint8)  # blanks that stay become 31; ends of empty lines become tabs
+    inside = depths.nonzero()[0]
+    if len(inside):
+        before, behind = ends[inside - 1] - 1, firsts[inside]
+        joints = left[before] & kinds[behind]
+        held = joints > 0
+        for at in (joints == _DOTS).nonzero()[0].tolist():
+            held[at] = _is_beside_number(flat, int(before[at]), int(behind[at]))
+        out[begins[inside] - 1] = 32 - held
+        logical = depths == 0
+        begins, firsts = begins[logical], firsts[logical]
+    widths = firsts - begins - 1
+    steps_in = widths[1:] - widths[:-1]
+    if b"\t" in code or widths[0] or np.bitwise_or.reduce(widths) % _STEP or steps_in.max(initial=0) > _STEP:
+        found = _depths(
+            [code[begin + 1 : first] for begin, first in zip(begins.tolist(), firsts.tolist(), strict=True)]
+        )
+        if found is None:
+            return None
+        widths = np.array(found) * _STEP
+    return out.tobytes().translate(None, b" \t").strip(b"\n"), widths.astype("<i4").tobytes()
+
+
+def _is_beside_number(code: bytes, before: int, behind: int) -> bool:
+    """Whether a dot and its neighbour may belong to a number; a dot behind a name, or before one, does not."""
+    dot = code[before] == ord(".")
+    if dot and code[behind] not in b"eEjJ":
+        return True
+    start = before - dot
+    while code[start] in _WORD_OR_DOT and code[start] != ord("."):
+        start -= 1
+    return code[start + 1 : start + 2].isdigit()
+
+
+def _splits_exponent(code: bytes, at: int) -> bool:
+    """Whether the `e` at this place ends a number that blanks hold apart from what looks like its exponent."""
+    behind = code[at + 1 : at + 3]
+    if code[at] not in b"eE" or (behind[0] not in b" \n" and not (behind[0] in b"+-" and behind[1] in b" \n")):
+        return False
+    start = at
+    while code[start - 1] in _WORD_OR_DOT:
+        start -= 1
+    *before, last = code[start : at + 1].split(b".")
+    if before and last in b"eE":
+        last = before[-1]
+    return last[:1].isdigit() and (bool(before) or last[:2] not in (b"0x", b"0X"))
+
+
+def _depths(indentations: list[bytes]) -> list[int] | None:
+    """How deep lines are nested, with any indentation; None where Python refuses it."""
+    depths: list[int] = []
     widths, characters = [0], [0]  # of the blocks that are open: Python compares both, with tabs of 8 and of 1
-    for blanks, body in lines:
-        if blanks is None:
-            pieces.append(body)
-            continue
-        width = len(blanks) if "\t" not in blanks else _width(blanks)
+    for blanks in indentations:
+        width = len(blanks) if b"\t" not in blanks else _width(blanks)
         if width > widths[-1] and len(blanks) > characters[-1]:
             widths.append(width)
             characters.append(len(blanks))
@@ -190,55 +257,13 @@ def _whole(text: str) -> str | None:
                 characters.pop()
             if width != widths[-1] or len(blanks) != characters[-1]:
                 return None
-        pieces.append(f"\x00{len(widths)}\x00{body}")
-    return "\x00".join(pieces)
+        depths.append(len(widths) - 1)
+    return depths
 
 
-def _tokens(text: str) -> str | None:
-    """Tokens between NULs, line ends with the blanks behind them included. Empty: a string is open; None: an error."""
-    text = f"\n{text}\n"
-    if "\x00" in text or "\f" in text or ("\\\n" in text and _LINE_OF_BACKSLASH.search(text)):
-        return None
-    tokens = (_ASCII_TOKEN if text.isascii() else _TOKEN).findall(text)
-    if tokens[-1][0] in "'\"" and tokens[-1].endswith("\n"):  # no closed string ends in a newline
-        return ""
-    joined = "\x00" + "\x00".join(tokens) + "\x00"
-    return None if _ERROR.search(joined) or _has_nested_quotes(joined) else joined
-
-
-def _logical_lines(joined: str) -> tuple[list[tuple[str | None, str]], int]:
-    """Physical lines that are not blank: indentation (None within brackets) and tokens; and brackets left open.
-
-    A bracket that nothing opened counts as -1 and ends the reading.
-    """
-    # A token that begins with a bracket is one. Its kind is the parser's business, so all count alike.
-    flat = (
-        joined.replace("\x00[", "\x00(").replace("\x00{", "\x00(").replace("\x00]", "\x00)").replace("\x00}", "\x00)")
-    )
-    lines: list[tuple[str | None, str]] = []
-    pending = 0
-    for physical, bracketed in zip(joined.split("\x00\n"), flat.split("\x00\n"), strict=True):
-        blanks, _, body = physical.partition("\x00")
-        if not body:
-            continue
-        lines.append((None if pending else blanks, body))
-        if "(" in bracketed or ")" in bracketed:
-            pending += bracketed.count("\x00(") - bracketed.count("\x00)")
-            if pending < 0:
-                return lines, -1
-    return lines, pending
-
-
-def _width(blanks: str) -> int:
+def _width(blanks: bytes) -> int:
     """Columns of an indentation with tabs, as Python's tokenizer counts them."""
     width = 0
     for blank in blanks:
-        width = (width // _TAB + 1) * _TAB if blank == "\t" else width + 1
+        width = (width // _TAB + 1) * _TAB if blank == 9 else width + 1
     return width
-
-
-def _has_nested_quotes(joined: str) -> bool:
-    """Whether an f-string ends within a field: then Python >= 3.12 reads the text differently than the pattern."""
-    return any(
-        body.replace("{{", "").count("{") != body.replace("}}", "").count("}") for body in _F_STRING.findall(joined)
-    )

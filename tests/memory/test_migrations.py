@@ -22,6 +22,7 @@ from sqlalchemy import Connection, MetaData, create_engine, inspect, select, tex
 from memory import schema
 from memory.database import Database
 from memory.errors import Conflict, SchemaOutdated
+from memory.identity import TEXT_PREFIX
 from memory.store import Store, open_store
 from memory.testing import PROGRAM, completed, new_campaign
 from move37 import views
@@ -171,7 +172,7 @@ def test_upgrade_keeps_every_row(old_url: str, revision: str) -> None:
     added = set(after.pop("identities")) - set(before["identities"])  # the same experiments under the stricter L0
     hashed = [row for row in before["identities"] if row[2].startswith("t1-")]
     assert len(added) == len(hashed) == len(contents(old_url)["identities"]) - len(before["identities"])
-    assert all(row[2].startswith("t2-") for row in added)
+    assert all(row[2].startswith(TEXT_PREFIX) for row in added)
     assert after == {name: rows for name, rows in before.items() if name != "identities"}
 
 

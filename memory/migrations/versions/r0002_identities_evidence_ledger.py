@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from memory.escaping import unescape
-from memory.identity import l0
+from memory.identity import TEXT_PREFIX, l0
 from memory.migrations.guards import Guard, install, uninstall
 from memory.migrations.versions import r0001_experiment_memory as before
 
@@ -163,10 +163,10 @@ def _forget_new_hashes() -> None:
         older.c.campaign_id == _IDENTITIES.c.campaign_id,
         older.c.experiment_id == _IDENTITIES.c.experiment_id,
         older.c.level == "L0",
-        older.c.key.not_like("t2-%"),
+        older.c.key.not_like(f"{TEXT_PREFIX}%"),
     )
     op.get_bind().execute(
-        sa.delete(_IDENTITIES).where(_IDENTITIES.c.level == "L0", _IDENTITIES.c.key.like("t2-%"), beside)
+        sa.delete(_IDENTITIES).where(_IDENTITIES.c.level == "L0", _IDENTITIES.c.key.like(f"{TEXT_PREFIX}%"), beside)
     )
 
 
