@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from agents.errors import EndpointInvalid, MissingKey, ModelUnavailable
-from agents.gateway import KEY_ENV_NAMES, check_base_url
+from agents.opening import KEY_ENV_NAMES, check_base_url
 
 DEADLINE_S = 15.0
 

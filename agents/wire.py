@@ -9,6 +9,7 @@ Not covered: transport, retries, deadlines (see `agents.gateway`).
 from __future__ import annotations
 
 import email.utils
+import json
 import math
 import re
 import time
@@ -19,8 +20,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from agents.errors import RefusalKind
+from agents.redaction import REDACTED, scrubber
+from agents.truncation import tokens_read
 
 MESSAGE_CAP_CHARS = 500
+ACCOUNT_CAP_CHARS = 200
+TOKENS_CAP = 2**40  # a larger count is nonsense, and would not fit a database's integer
 # Rule of thumb for English and code with byte-pair vocabularies; used only where a server reports no usage, and marked.
 CHARS_PER_TOKEN = 4
 
@@ -34,6 +39,7 @@ _CONTEXT = re.compile(
 _UNSUPPORTED = re.compile(
     r"unsupported|not supported|does not support|unknown|unrecognized|not permitted|extra inputs|invalid"
 )
+_USAGE = re.compile(r'(?<!\\)"usage"\s*:\s*\{')
 _RETRYABLE_STATUS = frozenset({408, 409, 425, 429})
 _SCHEMA_LIMITS = frozenset(
     {"title", "maxLength", "minLength", "minimum", "maximum", "minItems", "maxItems", "description", "default"}
@@ -48,15 +54,36 @@ class Usage:
     completion_tokens: int
     estimated: bool = False
 
+    def __add__(self, other: Usage) -> Usage:
+        """Both together; estimated if either is."""
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.estimated or other.estimated,
+        )
+
+    @property
+    def total(self) -> int:
+        """Prompt and completion."""
+        return self.prompt_tokens + self.completion_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A request that gave no reply. `refusal` is set when a retry cannot change it."""
+    """A request that gave no reply.
+
+    Attributes:
+        refusal: Set when a retry cannot change it.
+        slow_down: The endpoint asks for fewer requests, by status 429 or by naming a wait.
+        usage: What the endpoint said it used nevertheless.
+    """
 
     message: str
     refusal: RefusalKind | None = None
     retry_after_s: float | None = None
     parameter: str | None = None
+    slow_down: bool = False
+    usage: Usage | None = None
 
 
 class NoReply(Exception):  # a signal within this package, not an error a caller sees
@@ -69,13 +96,14 @@ class NoReply(Exception):  # a signal within this package, not an error a caller
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a response body says."""
+    """What a response body says. `tokens_read`: of the prompt, cached ones included; 0 if it does not say."""
 
     text: str
     model: str
     finish_reason: str
     usage: Usage | None
     account: dict[str, Any]
+    tokens_read: int = 0
 
 
 def estimated_tokens(text: str) -> int:
@@ -83,12 +111,12 @@ def estimated_tokens(text: str) -> int:
 
 
 def redactor(api_key: str | None) -> Callable[[str], str]:
-    """A function that removes the key, and anything that looks like one, from text to be shown; it also caps it."""
+    """A function that removes the key in all its spellings, and anything that looks like one, from text to be shown;
+    it also caps it."""
+    scrub = scrubber(api_key, at_least=4)
 
     def redact(text: str) -> str:
-        if api_key and len(api_key) > 3:
-            text = text.replace(api_key, "[key]")
-        text = _KEY_LIKE.sub("[key]", text)
+        text = _KEY_LIKE.sub(REDACTED, scrub(text))
         text = "".join(character if character.isprintable() else " " for character in text)
         return text if len(text) <= MESSAGE_CAP_CHARS else f"{text[:MESSAGE_CAP_CHARS]}…"
 
@@ -105,28 +133,39 @@ def read_completion(body: Any) -> Reading:
         raise NoReply(Failure("the endpoint's reply is not a JSON object"))
     if body.get("error"):
         raise NoReply(classify(_status_of(body["error"]), body, {}, "an error inside a successful response"))
+    usage = usage_of(body.get("usage"))
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
-        raise NoReply(Failure("the endpoint's reply holds no choices"))
+        raise NoReply(Failure("the endpoint's reply holds no choices", usage=usage))
     message = choices[0].get("message")
     if not isinstance(message, Mapping):
-        raise NoReply(Failure("the endpoint's reply holds no message"))
-    account = {key: body[key] for key in ("id", "system_fingerprint", "created") if _is_scalar(body.get(key))}
+        raise NoReply(Failure("the endpoint's reply holds no message", usage=usage))
+    account = _scalars({key: body.get(key) for key in ("id", "system_fingerprint", "created")})
     text, source = _text_of(message)
     account["text_from"] = source
-    if isinstance(body.get("usage"), Mapping):
-        account["usage"] = {key: value for key, value in body["usage"].items() if _is_scalar(value)}
+    reported = body.get("usage")
+    if isinstance(reported, Mapping):
+        nested = {key: _scalars(value) for key, value in reported.items() if isinstance(value, Mapping)}
+        account["usage"] = {**_scalars(reported), **nested}
     return Reading(
         text=text,
-        model=body["model"] if isinstance(body.get("model"), str) else "",
-        finish_reason=str(choices[0].get("finish_reason") or "stop"),
-        usage=_usage_of(body.get("usage")),
+        model=body["model"][:ACCOUNT_CAP_CHARS] if isinstance(body.get("model"), str) else "",
+        finish_reason=str(choices[0].get("finish_reason") or "stop")[:ACCOUNT_CAP_CHARS],
+        usage=usage,
         account=account,
+        tokens_read=tokens_read(reported) if isinstance(reported, Mapping) else 0,
     )
 
 
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, str | int | float)
+def _scalars(fields: Mapping[Any, Any]) -> dict[str, Any]:
+    """What can be kept of an endpoint's account: short texts and finite numbers."""
+    kept: dict[str, Any] = {}
+    for key, value in fields.items():
+        if isinstance(value, str):
+            kept[str(key)] = value[:ACCOUNT_CAP_CHARS]
+        elif isinstance(value, int | float) and abs(value) <= TOKENS_CAP:  # NaN compares false
+            kept[str(key)] = value
+    return kept
 
 
 def _text_of(message: Mapping[str, Any]) -> tuple[str, str]:
@@ -139,13 +178,32 @@ def _text_of(message: Mapping[str, Any]) -> tuple[str, str]:
     return "", "none"
 
 
-def _usage_of(usage: Any) -> Usage | None:
+def usage_of(usage: Any) -> Usage | None:
+    """The two counts of a body's `usage`; None unless both are counts."""
     if not isinstance(usage, Mapping):
         return None
     counts = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
-    if not all(isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in counts):
+    if not all(isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= TOKENS_CAP for count in counts):
         return None
     return Usage(prompt_tokens=int(usage["prompt_tokens"]), completion_tokens=int(usage["completion_tokens"]))
+
+
+def salvaged_usage(received: bytes) -> Usage | None:
+    """The `usage` in a body that does not parse or did not arrive whole: what it says was used all the same.
+
+    A reply's text cannot be taken for it: within a JSON string the quotes would be escaped.
+    """
+    text = received.decode("utf-8", "replace")
+    decoder = json.JSONDecoder()
+    for match in reversed(list(_USAGE.finditer(text))):
+        try:
+            value, _ = decoder.raw_decode(text, match.end() - 1)
+        except (ValueError, RecursionError):
+            continue
+        usage = usage_of(value)
+        if usage is not None:
+            return usage
+    return None
 
 
 def _status_of(error: Any) -> int:
@@ -165,11 +223,14 @@ def classify(status: int, body: Any, headers: Mapping[str, str], fallback: str) 
     message = str(fields.get("message") or fallback)
     haystack = f"{message} {fields.get('code') or ''} {fields.get('type') or ''}".lower()
     parameter = fields.get("param")
+    wait_s = retry_after_s(headers)
     return Failure(
         message=f"HTTP {status}: {message}",
         refusal=_refusal(status, haystack),
-        retry_after_s=retry_after_s(headers),
+        retry_after_s=wait_s,
         parameter=parameter if isinstance(parameter, str) else None,
+        slow_down=status == 429 or wait_s is not None,
+        usage=usage_of(body.get("usage")) if isinstance(body, Mapping) else None,
     )
 
 
@@ -199,7 +260,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 

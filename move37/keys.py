@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from agents.gateway import KEY_ENV_NAMES
+from agents.opening import KEY_ENV_NAMES
 from move37.errors import ConfigError
 
 _withdrawn: dict[str, str] = {}

@@ -15,7 +15,8 @@ from typing import Any
 from agents.discovery import only_model
 from agents.embedded.notice import EMBEDDED_MODEL, EMBEDDED_NOTICE
 from agents.errors import EndpointInvalid, MissingKey, ModelUnavailable
-from agents.gateway import ChatModel, Prices, open_model
+from agents.gateway import ChatModel, Prices
+from agents.opening import open_model
 from evaluator import tiers
 from evaluator.objective import objective, objective_hash
 from memory.records import Campaign, Experiment

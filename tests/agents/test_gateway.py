@@ -22,7 +22,9 @@ from agents.errors import (
     ModelRefused,
     ModelUnavailable,
 )
-from agents.gateway import OpenAIChatModel, Prices, check_base_url, open_model, request_key
+from agents.gateway import OpenAIChatModel, Prices, request_key
+from agents.opening import check_base_url, open_model
+from agents.parameters import Settings
 from agents.replies import Hypothesis
 
 KEY = "sk-test-0123456789abcdef"
@@ -221,7 +223,7 @@ async def test_null_content_with_reasoning(served: Served, opened: Opener) -> No
 async def test_unknown_parameter_is_dropped_once_and_remembered(served: Served, opened: Opener) -> None:
     refusal = {"error": {"message": "Unsupported value: 'temperature'", "param": "temperature"}}
     served.script = [(400, {}, refusal), (200, {}, OK)]
-    model = opened(temperature=0.7)
+    model = opened(settings=Settings(temperature=0.7))
     completion = await model.complete(MESSAGES, seed=1, deadline_s=5)
     assert completion.raw["dropped_parameters"] == ["temperature"]
     await model.complete(MESSAGES, seed=1, deadline_s=5)
