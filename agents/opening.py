@@ -9,6 +9,7 @@ Not covered: which model a configuration names (`move37.models`), and which one 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from agents.embedded.notice import EMBEDDED_MODEL
@@ -31,8 +32,11 @@ def open_model(
     prices: Prices | None = None,
     settings: Settings | None = None,
     limits: Limits = UNLIMITED,
+    key_variables: Sequence[str] = KEY_ENV_NAMES,
 ) -> OpenAIChatModel:
     """A model for the campaign: the embedded one when neither a model nor a base URL is named.
+
+    `key_variables` are named where the key is missing.
 
     Raises:
         EndpointInvalid: base URL or model name cannot be used.
@@ -63,7 +67,7 @@ def open_model(
     url = base_url or DEFAULT_BASE_URL
     local = check_base_url(url)
     if not api_key and not local:
-        raise MissingKey(url, KEY_ENV_NAMES)
+        raise MissingKey(url, key_variables)
     return OpenAIChatModel(
         openai.AsyncOpenAI(
             api_key=api_key or "none",  # never None: the client would send the environment's key to any server

@@ -58,7 +58,7 @@ def put(
 ) -> Exchange:
     """Store a finished exchange; what was measured about it (time, cost) is not compared when it is repeated."""
     experiment_id, role, attempt, turn = place
-    experiment = rows.experiment(session, experiment_id)
+    rows.experiment(session, experiment_id)
     wanted = dict(content)
     for name in ("template_hashes", "request"):
         wanted[name] = plain(wanted[name], f"exchange {name}")
@@ -86,16 +86,28 @@ def put(
         **wanted,
     )
     session.add(row)
+    charge(session, now, place, usage, row.cost_usd)
+    session.flush()
+    return row.record()
+
+
+def charge(
+    session: Transaction,
+    now: datetime,
+    place: tuple[str, str, int, int],
+    usage: TokenUsage,
+    cost_usd: float | None,
+) -> None:
+    """Enter what a call used into the ledger, whether an exchange came of it or not."""
+    experiment, key = rows.experiment(session, place[0]), _id(place)
     used: dict[ChargeKind, float] = {
         "calls": 1,
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
     }
-    if row.cost_usd is not None:
-        used["usd"] = row.cost_usd
+    if cost_usd is not None:
+        used["usd"] = finite(cost_usd, f"cost of exchange {key}")
     ledger.charge(session, now, experiment, key, used)
-    session.flush()
-    return row.record()
 
 
 def _id(place: tuple[str, str, int, int]) -> str:

@@ -9,6 +9,7 @@ way, to whoever may read this process: the user and root. A `.env` avoids that.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -19,9 +20,10 @@ from move37.errors import ConfigError
 _withdrawn: dict[str, str] = {}
 
 
-def withdraw() -> None:
-    """Takes the keys out of this process's environment and remembers them. Idempotent."""
-    for name in KEY_ENV_NAMES:
+def withdraw(further: Sequence[str] = ()) -> None:
+    """Takes the keys out of this process's environment and remembers them, those in `further` variables too.
+    Idempotent."""
+    for name in (*KEY_ENV_NAMES, *further):
         if value := os.environ.pop(name, None):
             _withdrawn[name] = value
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from move37.cli.guard import guarded
-from move37.cli.options import AsJson, RunsDir, StoreUrl
+from move37.cli.options import AsJson, CassetteFile, CassetteModeOption, RunsDir, StoreUrl
 from move37.cli.running import MinutesOption, TokensOption, UsdOption, go
 
 
@@ -41,12 +41,15 @@ def fork(
     accept_unsafe: Annotated[
         bool, typer.Option("--accept-unsafe", help="Allow a language model's programs in the process sandbox.")
     ] = False,
+    cassette: CassetteFile = None,
+    cassette_mode: CassetteModeOption = None,
     runs_dir: RunsDir = None,
     store: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Go on from an experiment in a new campaign that remembers what that experiment could see, and nothing later."""
     from move37 import forking, launch
+    from move37.models import Tape
     from move37.workspace import Workspace
 
     overrides: dict[str, Any] = {
@@ -65,6 +68,7 @@ def fork(
     workspace = Workspace.find(runs_dir, store)
     with closing(workspace.open()) as memory:
         planned = forking.plan(memory, experiment, overrides, config)
-        settings = launch.resolved(planned.config)
+        tape = Tape.wanted(cassette, cassette_mode)
+        settings = launch.resolved(planned.config, tape)
         launch.check_name(memory, settings.name)
-        go(workspace, memory, settings, None, as_json, fork_of=planned.node)
+        go(workspace, memory, settings, None, as_json, fork_of=planned.node, tape=tape)

@@ -21,3 +21,21 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON (stable, docume
 CampaignName = Annotated[
     str | None, typer.Argument(metavar="[CAMPAIGN]", help="Name or id; the latest if not given.", show_default=False)
 ]
+CassetteFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--cassette",
+        help="File of recorded exchanges with the model (default: $MOVE37_CASSETTE).",
+        show_default=False,
+        rich_help_panel="Cassettes",
+    ),
+]
+CassetteModeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cassette-mode",
+        help="record: ask and write down what it lacks; replay: ask nothing; off (default: $MOVE37_CASSETTE_MODE).",
+        show_default=False,
+        rich_help_panel="Cassettes",
+    ),
+]

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from move37.cli.guard import fail, guarded, long_running
-from move37.cli.options import AsJson, CampaignName, RunsDir, StoreUrl
+from move37.cli.options import AsJson, CampaignName, CassetteFile, CassetteModeOption, RunsDir, StoreUrl
 
 if TYPE_CHECKING:
     from memory.records import Campaign, Experiment
     from memory.store import Store
     from move37.config import CampaignConfig
+    from move37.models import Tape
     from move37.workspace import Workspace
 
 ExperimentsOption = Annotated[
@@ -78,6 +79,8 @@ def run(
     accept_unsafe: Annotated[
         bool, typer.Option("--accept-unsafe", help="Allow a language model's programs in the process sandbox.")
     ] = False,
+    cassette: CassetteFile = None,
+    cassette_mode: CassetteModeOption = None,
     runs_dir: RunsDir = None,
     store: StoreUrl = None,
     as_json: AsJson = False,
@@ -86,6 +89,7 @@ def run(
     from move37 import launch
     from move37.config import load
     from move37.keys import setting
+    from move37.models import Tape
     from move37.workspace import Workspace
 
     overrides: dict[str, Any] = {
@@ -114,9 +118,10 @@ def run(
     with closing(workspace.open(create=True)) as memory:
         if config is None and name is None:
             settings = settings.model_copy(update={"name": _free_name(memory, settings.name)})
-        settings = launch.resolved(settings)
+        tape = Tape.wanted(cassette, cassette_mode)
+        settings = launch.resolved(settings, tape)
         launch.check_name(memory, settings.name)
-        go(workspace, memory, settings, None, as_json)
+        go(workspace, memory, settings, None, as_json, tape=tape)
 
 
 @guarded
@@ -126,6 +131,8 @@ def resume(
     budget_usd: UsdOption = None,
     budget_tokens: TokensOption = None,
     budget_minutes: MinutesOption = None,
+    cassette: CassetteFile = None,
+    cassette_mode: CassetteModeOption = None,
     runs_dir: RunsDir = None,
     store: StoreUrl = None,
     as_json: AsJson = False,
@@ -133,6 +140,7 @@ def resume(
     """Continue a campaign that was stopped, killed or interrupted; flags raise its budgets."""
     from move37 import launch
     from move37.errors import ConfigError
+    from move37.models import Tape
     from move37.views import find_campaign
     from move37.workspace import Workspace
 
@@ -144,7 +152,7 @@ def resume(
             raise ConfigError(f"campaign '{chosen.name}' is finished ({chosen.stopped_because}): nothing to resume")
         with workspace.hold(chosen.id, chosen.name):
             settings = launch.extended(memory, chosen, more)
-        go(workspace, memory, settings, chosen, as_json)
+        go(workspace, memory, settings, chosen, as_json, tape=Tape.wanted(cassette, cassette_mode))
 
 
 def go(
@@ -155,6 +163,7 @@ def go(
     as_json: bool,
     *,
     fork_of: "Experiment | None" = None,
+    tape: "Tape | None" = None,
 ) -> None:
     """Runs a campaign (a new one, a stored one, or a fork) in front of the user, and says how it ended."""
     from move37.cli.inspecting import write_json
@@ -174,6 +183,7 @@ def go(
             announce=live.announce,
             on_campaign=live.begin,
             fork_of=fork_of,
+            tape=tape,
         )
     row = status(workspace, memory, launched.campaign)
     if as_json:
