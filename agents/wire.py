@@ -15,6 +15,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -280,8 +281,12 @@ def unsupported_parameter(failure: Failure, sent: Mapping[str, Any]) -> str | No
     return None
 
 
+@cache
 def schema_format(model: type[BaseModel]) -> dict[str, Any]:
-    """`response_format` for a reply model: no `$ref`, no limits and patterns, which servers read differently."""
+    """`response_format` for a reply model: no `$ref`, no limits and patterns, which servers read differently.
+
+    Made once per model; not to be changed by who gets it.
+    """
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
 

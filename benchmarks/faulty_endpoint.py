@@ -3,12 +3,15 @@
 The model that a request names is the fault it meets; a call is known by the first line of its last message, so that
 attempts of one call are counted. Everything is drawn from a seed. What the server bills is the usage it has sent, on
 whatever body: that is what a client can know of.
+
+`python -m benchmarks.faulty_endpoint` prints its URL, serves until its input ends, and prints its books.
 """
 
 import asyncio
 import contextlib
 import json
 import random
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -74,6 +77,20 @@ class FaultyEndpoint:
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def books(self) -> str:
+        """What was served, as JSON; `balanced` reads it."""
+        rows = [[one.call, one.fault, one.attempt, one.id, one.billed] for one in self.served]
+        return json.dumps({"most_in_flight": self.most_in_flight, "served": rows})
+
+    def balanced(self, books: str) -> None:
+        """Takes over the books of an endpoint in another process."""
+        data = json.loads(books)
+        self.most_in_flight = data["most_in_flight"]
+        self.served = [
+            Served(call, name, attempt, number, "", {}, (billed[0], billed[1]))
+            for call, name, attempt, number, billed in data["served"]
+        ]
 
     def of_call(self, call: str) -> list[Served]:
         """The requests of one call."""
@@ -320,3 +337,14 @@ async def _unknown(endpoint: FaultyEndpoint, one: Served, writer: asyncio.Stream
 async def _cut(endpoint: FaultyEndpoint, one: Served, writer: asyncio.StreamWriter) -> None:
     prompt = sum(estimate(message["content"]) for message in one.body["messages"])
     send(writer, 200, endpoint.completion(one, read=min(prompt, WINDOW_TOKENS)))
+
+
+async def _main() -> None:
+    async with FaultyEndpoint(int(sys.argv[1]), key=sys.argv[2]) as endpoint:
+        print(endpoint.url, flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+        print(endpoint.books(), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())
