@@ -43,7 +43,6 @@ from agents.wire import (
     Reading,
     Usage,
     classify,
-    estimated_tokens,
     read_completion,
     redactor,
     salvaged_usage,
@@ -253,12 +252,12 @@ class OpenAIChatModel:
         await self._client.close()
 
     def _used(self, messages: Sequence[Message], reading: Reading, call: _Call) -> Usage:
-        """What the whole call used: as reported, or, where the reply has no usage, estimated by its length."""
+        """What the whole call used: as reported, or, where the reply has no usage, estimated."""
         last = reading.usage
         if last is None or (last.prompt_tokens == 0 and any(message.content for message in messages)):
             last = Usage(
-                prompt_tokens=sum(estimated_tokens(message.content) for message in messages),
-                completion_tokens=estimated_tokens(reading.text),
+                prompt_tokens=sum(estimate(message.content) for message in messages),
+                completion_tokens=estimate(reading.text),
                 estimated=True,
             )
         call.count(last)

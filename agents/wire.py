@@ -27,7 +27,7 @@ from agents.truncation import tokens_read
 MESSAGE_CAP_CHARS = 500
 ACCOUNT_CAP_CHARS = 200
 TOKENS_CAP = 2**40  # a larger count is nonsense, and would not fit a database's integer
-# Rule of thumb for English and code with byte-pair vocabularies; used only where a server reports no usage, and marked.
+# Rule of thumb for English and code with byte-pair vocabularies, by which the embedded model counts, and says so.
 CHARS_PER_TOKEN = 4
 
 _KEY_LIKE = re.compile(r"\b(?:sk|key|gsk|xai|hf)[-_][A-Za-z0-9_\-*]{6,}|(?i:bearer)\s+[\w.\-~+/=]+")
@@ -49,7 +49,7 @@ _SCHEMA_LIMITS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one call. `estimated`: the endpoint reported none, and 4 characters were counted as one token."""
+    """Tokens of one call. `estimated`: the endpoint reported none, and they were estimated (`memory.tokens`)."""
 
     prompt_tokens: int
     completion_tokens: int

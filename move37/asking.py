@@ -58,26 +58,36 @@ async def ask(
         BudgetExhausted: there is no room for the call.
         ReplyMalformed: the corrected reply does not parse either.
     """
+    correcting = ""
     for turn in (0, 1):
         seed = _call_seed(loop.config.seed, experiment.index, role, attempt, turn)
         place = (experiment.id, role, attempt, turn)
         stored = loop.store.find_exchange(*place)
         if stored is None:
             async with loop.budget.call(prompt.messages):
-                stored = await _exchange(loop, place, prompt, form.schema, seed)
+                stored = await _exchange(loop, place, prompt, form.schema, seed, correcting)
         try:
             return form.parse(stored.text, finish_reason=stored.finish_reason)
         except ReplyMalformed as error:
             if turn == 1:
                 raise
+            correcting = error.why
             prompt = form.corrective(prompt, stored.text, error, prompts=loop.prompts)
     raise AssertionError("unreachable: the second turn returns or raises")
 
 
 async def _exchange(
-    loop: Loop, place: tuple[str, str, int, int], prompt: Prompt, schema: type[BaseModel] | None, seed: int
+    loop: Loop,
+    place: tuple[str, str, int, int],
+    prompt: Prompt,
+    schema: type[BaseModel] | None,
+    seed: int,
+    correcting: str,
 ) -> Exchange:
-    """Asks, and stores what came of it: the exchange, or why there is none and what that used."""
+    """Asks, and stores what came of it: the exchange, or why there is none and what that used.
+
+    `correcting` says what was wrong with the reply before, in a corrective round.
+    """
     try:
         completion = await loop.model.complete(
             prompt.messages, schema=schema, seed=seed, deadline_s=loop.config.model.call_deadline_s
@@ -92,7 +102,7 @@ async def _exchange(
         template_hashes=prompt.template_hashes,
         model=completion.model,
         request={"messages": [m.as_dict() for m in prompt.messages], "seed": seed, "schema": schema_name},
-        response=completion.raw,
+        response={**completion.raw, **({"corrects": correcting} if correcting else {})},
         text=completion.text,
         usage=completion.usage,
         cost_usd=completion.cost_usd,

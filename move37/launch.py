@@ -29,7 +29,7 @@ from move37.errors import CampaignPaused, ConfigError
 from move37.keys import api_key, withdraw
 from move37.laboratory import Laboratory, SandboxLaboratory, require_accelerator
 from move37.loop import Loop, Notify, Visibility
-from move37.models import Tape, key_variables, open_chat_model
+from move37.models import CassetteChoice, key_variables, open_chat_model
 from move37.recalling import Recollection
 from move37.turnstile import Turnstile
 from move37.workspace import Workspace
@@ -47,7 +47,7 @@ class Launched:
     ending: Ending
 
 
-def resolved(config: CampaignConfig, tape: Tape | None = None) -> CampaignConfig:
+def resolved(config: CampaignConfig, chosen_cassette: CassetteChoice | None = None) -> CampaignConfig:
     """The configuration with what only the endpoint or the cassette knows filled in: the model's name, where only a
     base URL was given and it serves one model; what of a prompt fits into its context window; a cassette's salt.
 
@@ -58,9 +58,9 @@ def resolved(config: CampaignConfig, tape: Tape | None = None) -> CampaignConfig
         GpuUnavailable: the tier needs a GPU and there is none.
     """
     require_accelerator(config.objective.track, config.objective.tier)
-    if tape is not None and (tape.replays or tape.path.exists()):
-        config = _as_recorded(config, tape)
-    if tape is None or not tape.replays:
+    if chosen_cassette is not None and (chosen_cassette.replays or chosen_cassette.path.exists()):
+        config = _as_recorded(config, chosen_cassette)
+    if chosen_cassette is None or not chosen_cassette.replays:
         config = _as_served(config)
     return _salted(windows.fitted(config, config.model.context_tokens))
 
@@ -82,12 +82,14 @@ def _as_served(config: CampaignConfig) -> CampaignConfig:
     return config
 
 
-def _as_recorded(config: CampaignConfig, tape: Tape) -> CampaignConfig:
+def _as_recorded(config: CampaignConfig, chosen_cassette: CassetteChoice) -> CampaignConfig:
     """What the cassette knows: the one model it replays, and the salt, without which no score would be the same."""
-    cassette = Cassette.read(tape.path)
-    if tape.replays and config.model.base_url is not None and config.model.name is None:
+    cassette = Cassette.read(chosen_cassette.path)
+    if chosen_cassette.replays and config.model.base_url is not None and config.model.name is None:
         if len(cassette.models) != 1:
-            raise ConfigError(f"the cassette {tape.path} holds {', '.join(cassette.models) or 'no model'}: name one")
+            raise ConfigError(
+                f"the cassette {chosen_cassette.path} holds {', '.join(cassette.models) or 'no model'}: name one"
+            )
         config = _with_model(config, name=cassette.models[0])
     salt = cassette.labels.get("salt")
     if config.objective.salt is None and salt is not None:
@@ -214,20 +216,20 @@ def execute(
     announce: Announce,
     on_campaign: Callable[[Campaign], None] = lambda campaign: None,
     fork_of: Experiment | None = None,
-    tape: Tape | None = None,
+    chosen_cassette: CassetteChoice | None = None,
 ) -> Launched:
     """Runs a campaign in this process until it ends or stops, and holds its lock meanwhile.
 
     Without `campaign` a new one is started, but only once sandbox and model are there: a launch that cannot work leaves
     no record behind that could not be continued either. `on_campaign` is told of the record before anything runs.
     With `fork_of` the new campaign goes on from that experiment (`forking.plan` says under which configuration).
-    With `tape` the model's replies are recorded on a cassette, or come from it.
+    With `chosen_cassette` the model's replies are recorded on it, or come from it.
 
     Raises:
         CassetteInvalid: the cassette cannot be used.
     """
     begin = partial(start, store, config, fork_of) if campaign is None else lambda: campaign
-    return asyncio.run(_execute(workspace, store, config, begin, notify, announce, on_campaign, tape))
+    return asyncio.run(_execute(workspace, store, config, begin, notify, announce, on_campaign, chosen_cassette))
 
 
 async def _execute(
@@ -238,7 +240,7 @@ async def _execute(
     notify: Notify,
     announce: Announce,
     on_campaign: Callable[[Campaign], None],
-    tape: Tape | None,
+    chosen_cassette: CassetteChoice | None,
 ) -> Launched:
     def switched(old: str, new: str, why: str) -> None:
         announce(f"{new} is asked instead of {old}, which cannot answer: {why}")
@@ -247,7 +249,8 @@ async def _execute(
     withdraw(key_variables(config.model))
     opened = await open_sandbox(
         config.sandbox.backend,
-        programs_trusted=config.model.embedded and tape is None,  # whoever can write a cassette writes the programs
+        programs_trusted=config.model.embedded
+        and chosen_cassette is None,  # whoever can write a cassette writes the programs
         accept_unsafe=config.sandbox.accept_unsafe,
         equipment=Equipment(config.sandbox.runtime, config.sandbox.gpus),
     )
@@ -258,13 +261,13 @@ async def _execute(
         )
         notices = [*opened.warnings, *await _equipped(config, laboratory)]
         labels = {"salt": config.objective.salt or ""}
-        model = open_chat_model(config, tape, labels=labels, on_switch=switched)
+        model = open_chat_model(config, chosen_cassette, labels=labels, on_switch=switched)
         campaign = begin()
         with workspace.hold(campaign.id, campaign.name):
             on_campaign(campaign)
             remembered = Recollection.kept_in(workspace.runs / "neighbours" / campaign.id)
             loop = _loop(store, campaign, config, laboratory, model, notify, remembered)
-            _announce_all(loop, opened, [*_taped(tape), *notices], announce)
+            _announce_all(loop, opened, [*_cassette_notices(chosen_cassette), *notices], announce)
             ending = await drive(loop, checkpoint_file=checkpoint_file(workspace, campaign))
             remembered.save()
     finally:
@@ -342,12 +345,14 @@ def _announce_all(loop: Loop, opened: Opened, equipment: list[str], announce: An
             store.set_campaign_state(campaign.id, "running", announcement=notice)
 
 
-def _taped(tape: Tape | None) -> list[str]:
-    if tape is None:
+def _cassette_notices(chosen_cassette: CassetteChoice | None) -> list[str]:
+    if chosen_cassette is None:
         return []
-    if tape.replays:
-        return [f"cassette {tape.path}: every reply comes from it, and no model is asked"]
-    return [f"cassette {tape.path}: replies are recorded on it, and those that it holds already come from it"]
+    if chosen_cassette.replays:
+        return [f"cassette {chosen_cassette.path}: every reply comes from it, and no model is asked"]
+    return [
+        f"cassette {chosen_cassette.path}: replies are recorded on it, and those that it holds already come from it"
+    ]
 
 
 def _fork_notices(loop: Loop) -> list[str]:

@@ -17,14 +17,14 @@ from move37.keys import api_key, setting
 
 
 @dataclass(frozen=True)
-class Tape:
+class CassetteChoice:
     """Which cassette stands before the model, and what is done with it. See `agents.cassettes`."""
 
     path: Path
     mode: CassetteMode
 
     @classmethod
-    def wanted(cls, path: Path | None, mode: str | None) -> "Tape | None":
+    def wanted(cls, path: Path | None, mode: str | None) -> "CassetteChoice | None":
         """From flags, else from MOVE37_CASSETTE and MOVE37_CASSETTE_MODE; None without a path or with the mode off.
 
         Raises:
@@ -54,13 +54,13 @@ class Tape:
 
 def open_chat_model(
     config: CampaignConfig,
-    tape: Tape | None = None,
+    chosen_cassette: CassetteChoice | None = None,
     *,
     labels: Mapping[str, str] | None = None,
     on_switch: OnSwitch = lambda old, new, why: None,
 ) -> ChatModel:
-    """The model that the configuration names, over the one gateway. With a tape it stands behind that cassette, which
-    gets `labels` if it is new.
+    """The model that the configuration names, over the one gateway; behind a cassette, if one is chosen. A new cassette
+    gets `labels`.
 
     Raises:
         EndpointInvalid: an address or a name cannot be used.
@@ -68,10 +68,14 @@ def open_chat_model(
         CassetteInvalid: the cassette cannot be used.
     """
     settings = config.model
-    if tape is None:
+    if chosen_cassette is None:
         return _live(settings, on_switch)
-    cassette = Cassette.read(tape.path) if tape.replays else Cassette.opened(tape.path, labels)
-    live = None if tape.replays else _live(settings, on_switch)
+    cassette = (
+        Cassette.read(chosen_cassette.path)
+        if chosen_cassette.replays
+        else Cassette.opened(chosen_cassette.path, labels)
+    )
+    live = None if chosen_cassette.replays else _live(settings, on_switch)
     return CassetteModel(cassette, live, name=settings.name or EMBEDDED_MODEL, secrets=keys(settings))
 
 

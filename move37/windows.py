@@ -4,7 +4,8 @@ The smallest prompt is that of a campaign's first proposals: the role with the c
 program as the parent. Room for the reply is counted in: the coder's is a program of the parent's length at least. Token
 counts are estimates that lean high (`memory.tokens`), by up to a third for code.
 
-Not covered: what a server puts around messages; whether the window is really there (`agents.truncation`).
+Not covered: the exemplars of later prompts (the coder's are not kept within a budget; one that is too long is refused
+by the server); what a server puts around messages; whether the window is really there (`agents.truncation`).
 """
 
 from dataclasses import dataclass

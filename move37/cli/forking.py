@@ -49,7 +49,7 @@ def fork(
 ) -> None:
     """Go on from an experiment in a new campaign that remembers what that experiment could see, and nothing later."""
     from move37 import forking, launch
-    from move37.models import Tape
+    from move37.models import CassetteChoice
     from move37.workspace import Workspace
 
     overrides: dict[str, Any] = {
@@ -68,7 +68,7 @@ def fork(
     workspace = Workspace.find(runs_dir, store)
     with closing(workspace.open()) as memory:
         planned = forking.plan(memory, experiment, overrides, config)
-        tape = Tape.wanted(cassette, cassette_mode)
-        settings = launch.resolved(planned.config, tape)
+        chosen_cassette = CassetteChoice.wanted(cassette, cassette_mode)
+        settings = launch.resolved(planned.config, chosen_cassette)
         launch.check_name(memory, settings.name)
-        go(workspace, memory, settings, None, as_json, fork_of=planned.node, tape=tape)
+        go(workspace, memory, settings, None, as_json, fork_of=planned.node, chosen_cassette=chosen_cassette)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from memory.records import Campaign, Experiment
     from memory.store import Store
     from move37.config import CampaignConfig
-    from move37.models import Tape
+    from move37.models import CassetteChoice
     from move37.workspace import Workspace
 
 ExperimentsOption = Annotated[
@@ -89,7 +89,7 @@ def run(
     from move37 import launch
     from move37.config import load
     from move37.keys import setting
-    from move37.models import Tape
+    from move37.models import CassetteChoice
     from move37.workspace import Workspace
 
     overrides: dict[str, Any] = {
@@ -118,10 +118,10 @@ def run(
     with closing(workspace.open(create=True)) as memory:
         if config is None and name is None:
             settings = settings.model_copy(update={"name": _free_name(memory, settings.name)})
-        tape = Tape.wanted(cassette, cassette_mode)
-        settings = launch.resolved(settings, tape)
+        chosen_cassette = CassetteChoice.wanted(cassette, cassette_mode)
+        settings = launch.resolved(settings, chosen_cassette)
         launch.check_name(memory, settings.name)
-        go(workspace, memory, settings, None, as_json, tape=tape)
+        go(workspace, memory, settings, None, as_json, chosen_cassette=chosen_cassette)
 
 
 @guarded
@@ -140,7 +140,7 @@ def resume(
     """Continue a campaign that was stopped, killed or interrupted; flags raise its budgets."""
     from move37 import launch
     from move37.errors import ConfigError
-    from move37.models import Tape
+    from move37.models import CassetteChoice
     from move37.views import find_campaign
     from move37.workspace import Workspace
 
@@ -152,7 +152,7 @@ def resume(
             raise ConfigError(f"campaign '{chosen.name}' is finished ({chosen.stopped_because}): nothing to resume")
         with workspace.hold(chosen.id, chosen.name):
             settings = launch.extended(memory, chosen, more)
-        go(workspace, memory, settings, chosen, as_json, tape=Tape.wanted(cassette, cassette_mode))
+        go(workspace, memory, settings, chosen, as_json, chosen_cassette=CassetteChoice.wanted(cassette, cassette_mode))
 
 
 def go(
@@ -163,7 +163,7 @@ def go(
     as_json: bool,
     *,
     fork_of: "Experiment | None" = None,
-    tape: "Tape | None" = None,
+    chosen_cassette: "CassetteChoice | None" = None,
 ) -> None:
     """Runs a campaign (a new one, a stored one, or a fork) in front of the user, and says how it ended."""
     from move37.cli.inspecting import write_json
@@ -183,7 +183,7 @@ def go(
             announce=live.announce,
             on_campaign=live.begin,
             fork_of=fork_of,
-            tape=tape,
+            chosen_cassette=chosen_cassette,
         )
     row = status(workspace, memory, launched.campaign)
     if as_json:

@@ -111,6 +111,10 @@ async def test_what_is_no_program_gets_one_corrective_round(table: Table, bad: s
     assert await table.ask(model, CODER) == PROGRAM
     first, second = table.store.exchanges(table.experiment.id)
     assert (first.turn, second.turn, first.text) == (0, 1, bad)
+    assert first.response is not None
+    assert second.response is not None
+    assert "corrects" not in first.response
+    assert second.response["corrects"]
     assert [message.role for message in model.asked[1]] == ["system", "user", "assistant", "user"]
 
 

@@ -19,7 +19,7 @@ from agents.gateway import OpenAIChatModel
 from move37 import keys, launch, windows
 from move37.config import CampaignConfig, ModelConfig, load, stored
 from move37.errors import ConfigError
-from move37.models import Tape, open_chat_model
+from move37.models import CassetteChoice, open_chat_model
 from tests.move37.scripted import free_port
 
 LOCAL = "http://127.0.0.1:9/v1"
@@ -139,36 +139,36 @@ def test_settings_that_came_later_leave_stored_campaigns_readable_and_their_hash
 
 def test_a_cassette_is_named_by_flags_or_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     here = Path("c.jsonl")
-    assert Tape.wanted(None, None) is None
-    assert Tape.wanted(here, "off") is None
-    assert Tape.wanted(here, "record") == Tape(here, "record")
+    assert CassetteChoice.wanted(None, None) is None
+    assert CassetteChoice.wanted(here, "off") is None
+    assert CassetteChoice.wanted(here, "record") == CassetteChoice(here, "record")
     for path, mode, says in (
         (here, "rewind", "no cassette mode"),
         (None, "replay", "needs a cassette"),
         (here, None, "what is to"),
     ):
         with pytest.raises(ConfigError, match=says):
-            Tape.wanted(path, mode)
+            CassetteChoice.wanted(path, mode)
     monkeypatch.setenv("MOVE37_CASSETTE", "e.jsonl")
     monkeypatch.setenv("MOVE37_CASSETTE_MODE", "replay")
-    assert Tape.wanted(None, None) == Tape(Path("e.jsonl"), "replay")
-    assert Tape.wanted(here, "record") == Tape(here, "record")
-    assert Tape.wanted(None, "off") is None
+    assert CassetteChoice.wanted(None, None) == CassetteChoice(Path("e.jsonl"), "replay")
+    assert CassetteChoice.wanted(here, "record") == CassetteChoice(here, "record")
+    assert CassetteChoice.wanted(None, "off") is None
 
 
 async def test_a_replay_needs_neither_key_nor_network(tmp_path: Path) -> None:
     config = CampaignConfig(model=ModelConfig(name="gpt-none"))
-    tape = Tape(tmp_path / "c.jsonl", "record")
+    chosen_cassette = CassetteChoice(tmp_path / "c.jsonl", "record")
     with pytest.raises(MissingKey):
-        open_chat_model(config, tape)
-    player = open_chat_model(config, Tape(tmp_path / "c.jsonl", "replay"))
+        open_chat_model(config, chosen_cassette)
+    player = open_chat_model(config, CassetteChoice(tmp_path / "c.jsonl", "replay"))
     assert isinstance(player, CassetteModel)
     assert (player.name, player.kind) == ("gpt-none", "replay")
     await player.close()
 
 
 async def test_a_cassette_s_programs_are_never_trusted_whoever_recorded_it(tmp_path: Path) -> None:
-    recorder = open_chat_model(CampaignConfig(), Tape(tmp_path / "c.jsonl", "record"))
+    recorder = open_chat_model(CampaignConfig(), CassetteChoice(tmp_path / "c.jsonl", "record"))
     assert recorder.kind != "grammar"
     await recorder.close()
 
@@ -178,10 +178,10 @@ def test_a_replay_takes_name_and_salt_from_the_cassette(tmp_path: Path) -> None:
 
     path = tmp_path / "c.jsonl"
     Cassette.opened(path, {"salt": "pepper"}).close()
-    tape = Tape(path, "replay")
-    assert launch.resolved(CampaignConfig(), tape).objective.salt == "pepper"
+    chosen_cassette = CassetteChoice(path, "replay")
+    assert launch.resolved(CampaignConfig(), chosen_cassette).objective.salt == "pepper"
     with pytest.raises(ConfigError, match="no model"):
-        launch.resolved(CampaignConfig(model=ModelConfig(base_url=LOCAL)), tape)
+        launch.resolved(CampaignConfig(model=ModelConfig(base_url=LOCAL)), chosen_cassette)
 
 
 def test_the_window_has_to_hold_the_contract_a_starter_and_a_reply() -> None:
