@@ -70,12 +70,9 @@ def open_chat_model(
     settings = config.model
     if chosen_cassette is None:
         return _live(settings, on_switch)
-    cassette = (
-        Cassette.read(chosen_cassette.path)
-        if chosen_cassette.replays
-        else Cassette.opened(chosen_cassette.path, labels)
-    )
     live = None if chosen_cassette.replays else _live(settings, on_switch)
+    path = chosen_cassette.path
+    cassette = Cassette.read(path) if chosen_cassette.replays else Cassette.opened(path, labels)
     return CassetteModel(cassette, live, name=settings.name or EMBEDDED_MODEL, secrets=keys(settings))
 
 

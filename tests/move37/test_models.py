@@ -12,11 +12,11 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from agents import discovery
-from agents.cassettes import CassetteModel
+from agents.cassettes import Cassette, CassetteModel
 from agents.errors import MissingKey
 from agents.fallback import FallbackModel
 from agents.gateway import OpenAIChatModel
-from move37 import keys, launch, windows
+from move37 import forking, keys, launch, windows
 from move37.config import CampaignConfig, ModelConfig, load, stored
 from move37.errors import ConfigError
 from move37.models import CassetteChoice, open_chat_model
@@ -111,6 +111,16 @@ def test_what_cannot_be_is_refused(tmp_path: Path, more: str, says: str) -> None
         model_of(priced + more, tmp_path)
 
 
+def test_a_fork_to_another_model_leaves_what_belonged_to_the_old_one(tmp_path: Path) -> None:
+    config = model_of(TOML, tmp_path)
+    patient = config.model_copy(update={"model": config.model.model_copy(update={"call_deadline_s": 9.0})})
+    kept = forking._laid_over(patient, [{"model": {"name": "big"}}]).model
+    assert kept == patient.model
+    other = forking._laid_over(patient, [{"model": {"name": "another", "concurrency": 2}}]).model
+    assert other == ModelConfig(name="another", base_url=LOCAL, call_deadline_s=9.0, concurrency=2)
+    assert forking._laid_over(patient, [{"model": {"name": "move37-grammar"}}]).model.embedded
+
+
 def test_the_grammar_needs_no_substitute(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="always answers"):
         model_of('[[model.fallbacks]]\nname = "x"', tmp_path)
@@ -161,6 +171,8 @@ async def test_a_replay_needs_neither_key_nor_network(tmp_path: Path) -> None:
     chosen_cassette = CassetteChoice(tmp_path / "c.jsonl", "record")
     with pytest.raises(MissingKey):
         open_chat_model(config, chosen_cassette)
+    assert not chosen_cassette.path.exists()
+    Cassette.opened(chosen_cassette.path).close()
     player = open_chat_model(config, CassetteChoice(tmp_path / "c.jsonl", "replay"))
     assert isinstance(player, CassetteModel)
     assert (player.name, player.kind) == ("gpt-none", "replay")
@@ -174,8 +186,6 @@ async def test_a_cassette_s_programs_are_never_trusted_whoever_recorded_it(tmp_p
 
 
 def test_a_replay_takes_name_and_salt_from_the_cassette(tmp_path: Path) -> None:
-    from agents.cassettes import Cassette
-
     path = tmp_path / "c.jsonl"
     Cassette.opened(path, {"salt": "pepper"}).close()
     chosen_cassette = CassetteChoice(path, "replay")
