@@ -1,14 +1,26 @@
-"""Asks an endpoint which models it serves, for a user who named a base URL and no model."""
+"""Asks an endpoint which models it serves, and how long their context windows are, where it tells."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any
 
-from agents.endpoint import check_base_url
 from agents.errors import EndpointInvalid, MissingKey, ModelUnavailable
-from agents.gateway import KEY_ENV_NAMES
+from agents.opening import KEY_ENV_NAMES, check_base_url
 
 DEADLINE_S = 15.0
+WINDOW_DEADLINE_S = 5.0
+# vLLM and SGLang; OpenRouter and Together; Groq; Mistral; LM Studio; llama.cpp. What is really loaded comes first.
+WINDOW_NAMES = (
+    "loaded_context_length",
+    "max_model_len",
+    "n_ctx",
+    "context_length",
+    "context_window",
+    "max_context_length",
+    "n_ctx_train",
+)
 
 
 async def only_model(base_url: str, api_key: str | None) -> str:
@@ -19,27 +31,16 @@ async def only_model(base_url: str, api_key: str | None) -> str:
         MissingKey: the endpoint is remote and there is no key.
         ModelUnavailable: it cannot be reached.
     """
-    import httpx2
     import openai
 
-    local = check_base_url(base_url)
-    if not api_key and not local:
+    if not check_base_url(base_url) and not api_key:
         raise MissingKey(base_url, KEY_ENV_NAMES)
-    client = openai.AsyncOpenAI(
-        api_key=api_key or "none",
-        base_url=base_url,
-        max_retries=0,
-        http_client=httpx2.AsyncClient(trust_env=not local, follow_redirects=False),
-    )
     try:
-        async with asyncio.timeout(DEADLINE_S):
-            page = await client.models.list()
+        page = await _listing(base_url, api_key, DEADLINE_S)
     except (TimeoutError, openai.APIConnectionError):
         raise ModelUnavailable(f"{base_url} cannot be reached: is the server running?") from None
     except openai.OpenAIError as error:
         raise EndpointInvalid(f"{base_url} does not list its models ({type(error).__name__}): name one") from None
-    finally:
-        await client.close()
     listed = getattr(page, "data", None)
     if not isinstance(listed, list):
         raise EndpointInvalid(
@@ -49,3 +50,54 @@ async def only_model(base_url: str, api_key: str | None) -> str:
     if len(names) != 1:
         raise EndpointInvalid(f"{base_url} serves {len(names)} models ({', '.join(names[:8])}): name the one to use")
     return names[0]
+
+
+async def context_tokens(base_url: str, api_key: str | None, model: str) -> int | None:
+    """The context window of a model as its endpoint lists it; None where it says nothing, or nothing credible.
+
+    Asked for convenience: that an endpoint does not answer is for the first call to find out.
+    """
+    import openai
+
+    try:
+        page = await _listing(base_url, api_key, WINDOW_DEADLINE_S)
+    except (TimeoutError, openai.OpenAIError):
+        return None
+    listed = getattr(page, "data", None)
+    entries = [entry.to_dict() for entry in listed if entry.id == model] if isinstance(listed, list) else []
+    windows = [window for entry in entries if (window := _window(entry)) is not None]
+    return min(windows, default=None)
+
+
+def _window(entry: Mapping[str, Any]) -> int | None:
+    """From the entry of `/v1/models`, or from the details that llama.cpp hangs into it."""
+    details = entry.get("meta")
+    for place in (entry, details if isinstance(details, Mapping) else {}):
+        for name in WINDOW_NAMES:
+            value = place.get(name)
+            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                return value
+    return None
+
+
+async def _listing(base_url: str, api_key: str | None, deadline_s: float) -> Any:
+    """`/v1/models`.
+
+    Raises:
+        TimeoutError: it took too long.
+        openai.OpenAIError: there is none.
+    """
+    import httpx2
+    import openai
+
+    client = openai.AsyncOpenAI(
+        api_key=api_key or "none",
+        base_url=base_url,
+        max_retries=0,
+        http_client=httpx2.AsyncClient(trust_env=not check_base_url(base_url), follow_redirects=False),
+    )
+    try:
+        async with asyncio.timeout(deadline_s):
+            return await client.models.list()
+    finally:
+        await client.close()

@@ -17,8 +17,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from agents.endpoint import DEFAULT_BASE_URL, Endpoint, open_endpoint
+from agents.endpoint import Endpoint, open_endpoint
 from agents.errors import VectorsMalformed
+from agents.opening import DEFAULT_BASE_URL
 from agents.wire import Failure, NoReply, refuse_error
 from memory.errors import ValueRefused
 from memory.vectors import EndpointText

@@ -13,25 +13,21 @@ Notable:
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
-from agents.errors import DeadlineExceeded, EndpointInvalid, MissingKey, ModelRefused, ModelUnavailable
+from agents.errors import DeadlineExceeded, MissingKey, ModelRefused, ModelUnavailable
+from agents.opening import CONNECT_TIMEOUT_S, DEFAULT_BASE_URL, check_base_url
 from agents.wire import Failure, NoReply, classify, redactor, unsupported_parameter
 
 if TYPE_CHECKING:
     import openai
 
-DEFAULT_BASE_URL = "https://api.openai.com/v1"
-
 ATTEMPTS = 5
 BACKOFF_FIRST_S = 0.5
 BACKOFF_CAP_S = 20.0
-CONNECT_TIMEOUT_S = 10.0
 
 T = TypeVar("T")
 Send = Callable[[Mapping[str, Any], float], Awaitable[Any]]
@@ -152,33 +148,3 @@ def open_endpoint(*, model: str, base_url: str | None, api_key: str | None, key_
         ),
     )
     return Endpoint(client, name=model, base_url=url, api_key=api_key)
-
-
-def check_base_url(url: str) -> bool:
-    """Whether the URL points at this machine.
-
-    Raises:
-        EndpointInvalid: not http(s), no host, or holding credentials, a query or a fragment. The message does not
-            repeat the URL's credentials.
-    """
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise EndpointInvalid(
-            f"the base URL does not parse ({error}): use a form like http://127.0.0.1:8000/v1"
-        ) from None
-    if parts.username or parts.password:
-        raise EndpointInvalid(f"the base URL for {host} holds credentials: give the key as the API key instead")
-    if parts.scheme not in {"http", "https"} or not host:
-        raise EndpointInvalid(f"base URL {url!r} is not of the form http(s)://host[:port]/v1")
-    if parts.query or parts.fragment:
-        raise EndpointInvalid(f"the base URL for {host} holds a query or fragment: remove it")
-    if any(character.isspace() for character in url):
-        raise EndpointInvalid(f"base URL {url!r} holds white space: remove it")
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -7,7 +7,9 @@
     ├── ReplyMalformed        the reply is not what the role asked for
     ├── VectorsMalformed      what an embeddings endpoint answered is not a vector for each text
     ├── MissingKey            a remote endpoint without a key
-    └── EndpointInvalid       the configured base URL or model name cannot be used
+    ├── EndpointInvalid       the configured base URL or model name cannot be used
+    ├── CassetteMiss          a replayed cassette does not hold the request
+    └── CassetteInvalid       a cassette cannot be read, written or shared
 
 A malformed reply costs the proposal one corrective round; only the others concern the operator.
 No message holds an API key: `agents.gateway` redacts before it raises.
@@ -16,7 +18,10 @@ No message holds an API key: `agents.gateway` redacts before it raises.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from agents.wire import Usage
 
 RefusalKind = Literal["auth", "quota", "context_length", "bad_request", "not_found", "unsupported"]
 
@@ -31,7 +36,16 @@ REMEDIES: dict[RefusalKind, str] = {
 
 
 class AgentError(Exception):
-    """Base of every error of this package."""
+    """Base of every error of this package.
+
+    Attributes:
+        usage: Tokens that the endpoint reported for a call that gave no completion, all attempts together; None if it
+            reported none. They were used, and count towards a budget.
+        cost_usd: Their price; None if it is not known.
+    """
+
+    usage: Usage | None = None
+    cost_usd: float | None = None
 
 
 class ModelUnavailable(AgentError):
@@ -56,13 +70,24 @@ class ModelRefused(AgentError):
 
 
 class DeadlineExceeded(AgentError):
-    """The whole call, retries included, did not finish in time."""
+    """The whole call, retries and waits for the configured rate limit included, did not finish in time.
 
-    def __init__(self, model: str, deadline_s: float) -> None:
+    Attributes:
+        queued_s: How much of the deadline went by waiting for the rate limit or for a free slot.
+    """
+
+    def __init__(self, model: str, deadline_s: float, *, queued_s: float = 0.0) -> None:
+        waited = (
+            f" ({queued_s:.1f} s of them waiting for the configured rate or concurrency limit)"
+            if queued_s >= deadline_s / 4
+            else ""
+        )
         super().__init__(
-            f"{model} gave no complete reply within {deadline_s:g} s: raise the model deadline or use a faster model"
+            f"{model} gave no complete reply within {deadline_s:g} s{waited}: raise the model deadline or use a "
+            "faster model"
         )
         self.deadline_s = deadline_s
+        self.queued_s = queued_s
 
 
 class ReplyMalformed(AgentError):
@@ -100,3 +125,11 @@ class MissingKey(AgentError):
 
 class EndpointInvalid(AgentError):
     """The base URL or the model name is not usable as configured."""
+
+
+class CassetteMiss(AgentError):
+    """A replayed cassette holds no reply to this request; the message shows the nearest one and what differs."""
+
+
+class CassetteInvalid(AgentError):
+    """A cassette is missing, damaged, of another version, or being recorded by another process."""

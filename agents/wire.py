@@ -9,19 +9,25 @@ Not covered: transport, retries, deadlines (see `agents.gateway`).
 from __future__ import annotations
 
 import email.utils
+import json
 import math
 import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
 
 from agents.errors import RefusalKind
+from agents.redaction import REDACTED, scrubber
+from agents.truncation import tokens_read
 
 MESSAGE_CAP_CHARS = 500
-# Rule of thumb for English and code with byte-pair vocabularies; used only where a server reports no usage, and marked.
+ACCOUNT_CAP_CHARS = 200
+TOKENS_CAP = 2**40  # a larger count is nonsense, and would not fit a database's integer
+# Rule of thumb for English and code with byte-pair vocabularies, by which the embedded model counts, and says so.
 CHARS_PER_TOKEN = 4
 
 _KEY_LIKE = re.compile(r"\b(?:sk|key|gsk|xai|hf)[-_][A-Za-z0-9_\-*]{6,}|(?i:bearer)\s+[\w.\-~+/=]+")
@@ -34,6 +40,7 @@ _CONTEXT = re.compile(
 _UNSUPPORTED = re.compile(
     r"unsupported|not supported|does not support|unknown|unrecognized|not permitted|extra inputs|invalid"
 )
+_USAGE = re.compile(r'(?<!\\)"usage"\s*:\s*\{')
 _RETRYABLE_STATUS = frozenset({408, 409, 425, 429})
 _SCHEMA_LIMITS = frozenset(
     {"title", "maxLength", "minLength", "minimum", "maximum", "minItems", "maxItems", "description", "default"}
@@ -42,21 +49,42 @@ _SCHEMA_LIMITS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one call. `estimated`: the endpoint reported none, and 4 characters were counted as one token."""
+    """Tokens of one call. `estimated`: the endpoint reported none, and they were estimated (`memory.tokens`)."""
 
     prompt_tokens: int
     completion_tokens: int
     estimated: bool = False
 
+    def __add__(self, other: Usage) -> Usage:
+        """Both together; estimated if either is."""
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.estimated or other.estimated,
+        )
+
+    @property
+    def total(self) -> int:
+        """Prompt and completion."""
+        return self.prompt_tokens + self.completion_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A request that gave no reply. `refusal` is set when a retry cannot change it."""
+    """A request that gave no reply.
+
+    Attributes:
+        refusal: Set when a retry cannot change it.
+        slow_down: The endpoint asks for fewer requests, by status 429 or by naming a wait.
+        usage: What the endpoint said it used nevertheless.
+    """
 
     message: str
     refusal: RefusalKind | None = None
     retry_after_s: float | None = None
     parameter: str | None = None
+    slow_down: bool = False
+    usage: Usage | None = None
 
 
 class NoReply(Exception):  # a signal within this package, not an error a caller sees
@@ -69,13 +97,14 @@ class NoReply(Exception):  # a signal within this package, not an error a caller
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a response body says."""
+    """What a response body says. `tokens_read`: of the prompt, cached ones included; 0 if it does not say."""
 
     text: str
     model: str
     finish_reason: str
     usage: Usage | None
     account: dict[str, Any]
+    tokens_read: int = 0
 
 
 def estimated_tokens(text: str) -> int:
@@ -83,12 +112,12 @@ def estimated_tokens(text: str) -> int:
 
 
 def redactor(api_key: str | None) -> Callable[[str], str]:
-    """A function that removes the key, and anything that looks like one, from text to be shown; it also caps it."""
+    """A function that removes the key in all its spellings, and anything that looks like one, from text to be shown;
+    it also caps it."""
+    scrub = scrubber(api_key, at_least=4)
 
     def redact(text: str) -> str:
-        if api_key and len(api_key) > 3:
-            text = text.replace(api_key, "[key]")
-        text = _KEY_LIKE.sub("[key]", text)
+        text = _KEY_LIKE.sub(REDACTED, scrub(text))
         text = "".join(character if character.isprintable() else " " for character in text)
         return text if len(text) <= MESSAGE_CAP_CHARS else f"{text[:MESSAGE_CAP_CHARS]}…"
 
@@ -104,23 +133,27 @@ def read_completion(body: Any) -> Reading:
     if not isinstance(body, Mapping):
         raise NoReply(Failure("the endpoint's reply is not a JSON object"))
     refuse_error(body)
+    usage = usage_of(body.get("usage"))
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
-        raise NoReply(Failure("the endpoint's reply holds no choices"))
+        raise NoReply(Failure("the endpoint's reply holds no choices", usage=usage))
     message = choices[0].get("message")
     if not isinstance(message, Mapping):
-        raise NoReply(Failure("the endpoint's reply holds no message"))
-    account = {key: body[key] for key in ("id", "system_fingerprint", "created") if _is_scalar(body.get(key))}
+        raise NoReply(Failure("the endpoint's reply holds no message", usage=usage))
+    account = _scalars({key: body.get(key) for key in ("id", "system_fingerprint", "created")})
     text, source = _text_of(message)
     account["text_from"] = source
-    if isinstance(body.get("usage"), Mapping):
-        account["usage"] = {key: value for key, value in body["usage"].items() if _is_scalar(value)}
+    reported = body.get("usage")
+    if isinstance(reported, Mapping):
+        nested = {key: _scalars(value) for key, value in reported.items() if isinstance(value, Mapping)}
+        account["usage"] = {**_scalars(reported), **nested}
     return Reading(
         text=text,
-        model=body["model"] if isinstance(body.get("model"), str) else "",
-        finish_reason=str(choices[0].get("finish_reason") or "stop"),
-        usage=_usage_of(body.get("usage")),
+        model=body["model"][:ACCOUNT_CAP_CHARS] if isinstance(body.get("model"), str) else "",
+        finish_reason=str(choices[0].get("finish_reason") or "stop")[:ACCOUNT_CAP_CHARS],
+        usage=usage,
         account=account,
+        tokens_read=tokens_read(reported) if isinstance(reported, Mapping) else 0,
     )
 
 
@@ -130,8 +163,15 @@ def refuse_error(body: Mapping[str, Any]) -> None:
         raise NoReply(classify(_status_of(body["error"]), body, {}, "an error inside a successful response"))
 
 
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, str | int | float)
+def _scalars(fields: Mapping[Any, Any]) -> dict[str, Any]:
+    """What can be kept of an endpoint's account: short texts and finite numbers."""
+    kept: dict[str, Any] = {}
+    for key, value in fields.items():
+        if isinstance(value, str):
+            kept[str(key)] = value[:ACCOUNT_CAP_CHARS]
+        elif isinstance(value, int | float) and abs(value) <= TOKENS_CAP:  # NaN compares false
+            kept[str(key)] = value
+    return kept
 
 
 def _text_of(message: Mapping[str, Any]) -> tuple[str, str]:
@@ -144,13 +184,32 @@ def _text_of(message: Mapping[str, Any]) -> tuple[str, str]:
     return "", "none"
 
 
-def _usage_of(usage: Any) -> Usage | None:
+def usage_of(usage: Any) -> Usage | None:
+    """The two counts of a body's `usage`; None unless both are counts."""
     if not isinstance(usage, Mapping):
         return None
     counts = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
-    if not all(isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in counts):
+    if not all(isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= TOKENS_CAP for count in counts):
         return None
     return Usage(prompt_tokens=int(usage["prompt_tokens"]), completion_tokens=int(usage["completion_tokens"]))
+
+
+def salvaged_usage(received: bytes) -> Usage | None:
+    """The `usage` in a body that does not parse or did not arrive whole: what it says was used all the same.
+
+    A reply's text cannot be taken for it: within a JSON string the quotes would be escaped.
+    """
+    text = received.decode("utf-8", "replace")
+    decoder = json.JSONDecoder()
+    for match in reversed(list(_USAGE.finditer(text))):
+        try:
+            value, _ = decoder.raw_decode(text, match.end() - 1)
+        except (ValueError, RecursionError):
+            continue
+        usage = usage_of(value)
+        if usage is not None:
+            return usage
+    return None
 
 
 def _status_of(error: Any) -> int:
@@ -170,11 +229,14 @@ def classify(status: int, body: Any, headers: Mapping[str, str], fallback: str) 
     message = str(fields.get("message") or fallback)
     haystack = f"{message} {fields.get('code') or ''} {fields.get('type') or ''}".lower()
     parameter = fields.get("param")
+    wait_s = retry_after_s(headers)
     return Failure(
         message=f"HTTP {status}: {message}",
         refusal=_refusal(status, haystack),
-        retry_after_s=retry_after_s(headers),
+        retry_after_s=wait_s,
         parameter=parameter if isinstance(parameter, str) else None,
+        slow_down=status == 429 or wait_s is not None,
+        usage=usage_of(body.get("usage")) if isinstance(body, Mapping) else None,
     )
 
 
@@ -204,7 +266,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 
@@ -224,8 +286,12 @@ def unsupported_parameter(failure: Failure, sent: Mapping[str, Any]) -> str | No
     return None
 
 
+@cache
 def schema_format(model: type[BaseModel]) -> dict[str, Any]:
-    """`response_format` for a reply model: no `$ref`, no limits and patterns, which servers read differently."""
+    """`response_format` for a reply model: no `$ref`, no limits and patterns, which servers read differently.
+
+    Made once per model; not to be changed by who gets it.
+    """
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
 

@@ -97,6 +97,24 @@ def put_at_once(
     return at_once.record(Exchange, values, usage=used)
 
 
+def charge(
+    session: Transaction,
+    now: datetime,
+    place: tuple[str, str, int, int],
+    usage: TokenUsage,
+    cost_usd: float | None,
+) -> None:
+    """Enter what a call used into the ledger, where no exchange came of it."""
+    key = _id(place)
+    ledger.charge(
+        session,
+        now,
+        rows.experiment(session, place[0]),
+        key,
+        _used(usage, maybe_finite(cost_usd, f"cost of exchange {key}")),
+    )
+
+
 def _content(content: Mapping[str, Any]) -> dict[str, Any]:
     wanted = dict(content)
     for name in ("template_hashes", "request"):

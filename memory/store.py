@@ -79,7 +79,8 @@ class Store(ExperimentWriter):
           refuses, raw SQL included; here it surfaces as `Conflict`.
         - The frozen part of a campaign (name, configuration, objective, seed, arms) never changes.
         - Repeating a call with the same arguments returns what is stored and writes nothing, except `heartbeat`,
-          `open_trial` (counts a try), `charge_trial` and `put_event`. Repeating it with others raises `Conflict`.
+          `open_trial` (counts a try), `charge_trial`, `charge_call` and `put_event`. Repeating it with others raises
+          `Conflict`.
         - One identity key of a campaign belongs to one experiment for ever, whoever asks at the same time.
         - A parent is finished before it is chosen, so lineages have no cycles.
         - Any thread and any process may call any method; writers of the same rows take turns.

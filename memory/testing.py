@@ -350,6 +350,19 @@ class StoreConformance:
         alone = store.spent(campaign.id, arm="random")
         assert (alone.tokens, alone.cost_usd, alone.device_s) == (120, None, 3.0)
 
+    def test_a_call_that_gave_no_exchange_is_charged_every_time(self, store: Store) -> None:
+        campaign = new_campaign(store)
+        experiment = new_experiment(store, campaign)
+        for _ in range(2):
+            store.charge_call(experiment.id, "coder", 1, 0, usage=Usage(70, 5, estimated=False), cost_usd=None)
+        exchange(store, experiment)
+        spent = store.spent(campaign.id)
+        assert (spent.prompt_tokens, spent.completion_tokens, spent.cost_usd) == (240, 30, 0.25)
+        assert (spent.calls, spent.unpriced_calls) == (3, 2)
+        assert len(store.exchanges(experiment.id)) == 1
+        with pytest.raises(NotFound):
+            store.charge_call("nobody-0000", "coder", 1, 0, usage=Usage(1, 1, estimated=False), cost_usd=None)
+
     def test_the_ledger_has_an_entry_for_every_charge_and_sums_to_what_was_spent(self, store: Store) -> None:
         campaign = new_campaign(store)
         agents, random = new_experiment(store, campaign, 0), new_experiment(store, campaign, 1, arm="random")

@@ -245,6 +245,24 @@ class ExperimentWriter(StoreReader):
         with self._database.write(experiment_id) as session:
             return exchanges.put(session, self._clock(), place, content, usage, **measured)
 
+    def charge_call(
+        self,
+        experiment_id: str,
+        role: str,
+        attempt: int,
+        turn: int,
+        *,
+        usage: exchanges.TokenUsage,
+        cost_usd: float | None,
+    ) -> None:
+        """Charge what a call used that gave no exchange. Not idempotent: every such call counts.
+
+        Raises:
+            NotFound: no such experiment.
+        """
+        with self._database.write(experiment_id) as session:
+            exchanges.charge(session, self._clock(), (experiment_id, role, attempt, turn), usage, cost_usd)
+
     def open_trial(
         self,
         experiment_id: str,

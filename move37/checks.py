@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from agents.embedded.notice import EMBEDDED_MODEL
-from agents.gateway import KEY_ENV_NAMES
+from agents.opening import KEY_ENV_NAMES
 from memory.errors import MemoryStoreError
 from move37.errors import Move37Error
 from move37.keys import api_key, setting

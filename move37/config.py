@@ -12,18 +12,22 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from agents.embedded.notice import EMBEDDED_MODEL
 from move37.errors import ConfigError
 
+if TYPE_CHECKING:
+    from agents.gateway import Prices
+
 HASHED = "hashed"
 WEAK_STARTERS = ("short_convolution", "diagonal_ssm")
 IdentityLevel = Literal["L0", "L1", "L2", "L3"]
 Part = Literal["memory", "exemplars", "knowledge", "analyst", "dedup"]
 IDENTITY_LEVELS: tuple[IdentityLevel, ...] = ("L0", "L1", "L2", "L3")
+_KEY_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*(?:KEY|TOKEN)")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
 
@@ -31,14 +35,58 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class ModelConfig(_Section):
-    """Which language model answers. Neither name nor base_url: the embedded grammar model."""
+class _Endpoint(_Section):
+    """What is configured of every model: where it is, what it costs, and how much it may be asked (None: no limit)."""
 
     name: str | None = None
     base_url: str | None = None
     input_usd_per_million: Annotated[float, Field(ge=0)] | None = None
     output_usd_per_million: Annotated[float, Field(ge=0)] | None = None
+    requests_per_minute: Annotated[int, Field(gt=0)] | None = None
+    tokens_per_minute: Annotated[int, Field(gt=0)] | None = None
+    concurrency: Annotated[int, Field(gt=0)] | None = None
+
+    @property
+    def prices(self) -> "Prices | None":
+        """Its prices, if both are configured."""
+        from agents.gateway import Prices
+
+        if self.input_usd_per_million is None or self.output_usd_per_million is None:
+            return None
+        return Prices(self.input_usd_per_million, self.output_usd_per_million)
+
+
+class FallbackConfig(_Endpoint):
+    """A model that is asked where those before it cannot answer. Without `base_url` it is at the first one's endpoint.
+
+    `api_key_env` names the environment variable with its key; the first model's key goes to its own endpoint only.
+    """
+
+    name: str
+    api_key_env: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "FallbackConfig":
+        if self.api_key_env is not None and not _KEY_VARIABLE.fullmatch(self.api_key_env):
+            raise ValueError(
+                f"api_key_env {self.api_key_env!r} is the name of an environment variable with a key, such as "
+                "OTHER_API_KEY (capitals, ending in KEY or TOKEN); the key itself does not belong into a configuration"
+            )
+        return self
+
+
+class ModelConfig(_Endpoint):
+    """Which language model answers. Neither name nor base_url: the embedded grammar model.
+
+    `context_tokens` is the model's context window, where its endpoint does not tell; `max_output_tokens` bounds a
+    reply, reasoning included.
+    """
+
     call_deadline_s: Annotated[float, Field(gt=0)] = 300.0
+    max_output_tokens: Annotated[int, Field(gt=0)] | None = None
+    context_tokens: Annotated[int, Field(gt=0)] | None = None
+    check_truncation: bool = True
+    fallbacks: tuple[FallbackConfig, ...] = ()
 
     @property
     def embedded(self) -> bool:
@@ -47,8 +95,21 @@ class ModelConfig(_Section):
 
     @property
     def priced(self) -> bool:
-        """True when the cost of a call is known."""
-        return self.embedded or None not in (self.input_usd_per_million, self.output_usd_per_million)
+        """True when the cost of a call is known, whichever model answers."""
+        own = self.embedded or self.prices is not None
+        return own and all(fallback.prices is not None for fallback in self.fallbacks)
+
+
+# Keys that came later: left out of the hash where they say what was the case before, so that the same settings keep it.
+_LATER_MODEL_KEYS = (
+    "requests_per_minute",
+    "tokens_per_minute",
+    "concurrency",
+    "max_output_tokens",
+    "context_tokens",
+    "check_truncation",
+    "fallbacks",
+)
 
 
 class EmbeddingsConfig(_Section):
@@ -171,9 +232,11 @@ class CampaignConfig(_Section):
             )
         if self.budget.usd is not None and not self.model.priced:
             raise ValueError(
-                "a money budget needs prices: set model.input_usd_per_million and model.output_usd_per_million "
-                "(an unknown price cannot be counted)"
+                "a money budget needs prices: set model.input_usd_per_million and model.output_usd_per_million, and "
+                "those of every fallback (an unknown price cannot be counted)"
             )
+        if self.model.embedded and self.model.fallbacks:
+            raise ValueError("model.fallbacks: the embedded grammar always answers; name a language model to fall back")
         return self
 
     def frozen(self) -> dict[str, Any]:
@@ -184,6 +247,10 @@ class CampaignConfig(_Section):
         """sha256 over the canonical JSON of everything but the campaign's name."""
         data = self.frozen()
         del data["name"]
+        before = ModelConfig().model_dump(mode="json")
+        for key in _LATER_MODEL_KEYS:
+            if data["model"][key] == before[key]:
+                del data["model"][key]
         canonical = json.dumps(data, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 

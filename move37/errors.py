@@ -44,12 +44,13 @@ class ReplayDiverged(Move37Error):
 
 
 class BudgetExhausted(Move37Error):
-    """A budget is spent; no new work starts."""
+    """A budget is spent, or what is left of it is less than the next call may use (`needed`); no new work starts."""
 
     exit_code = 3
 
-    def __init__(self, kind: str, used: float, limit: float) -> None:
-        super().__init__(f"the {kind} budget is spent: {used:g} of {limit:g}")
+    def __init__(self, kind: str, used: float, limit: float, *, needed: float | None = None) -> None:
+        more = "" if needed is None else f", and the next call may use {needed:.6g}"
+        super().__init__(f"the {kind} budget is spent: {used:.6g} of {limit:.6g}{more}")
         self.kind = kind
         self.used = used
         self.limit = limit

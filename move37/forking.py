@@ -23,7 +23,7 @@ from move37.launch import check_objective, stored_config
 from move37.loop import Visibility
 from move37.views import find_experiment
 
-_PRICES = ("input_usd_per_million", "output_usd_per_million")
+_NOT_OF_THE_MODEL = {"name", "base_url", "call_deadline_s"}  # prices, limits, windows and substitutes are
 _LONGEST_NAME = 40
 
 
@@ -104,7 +104,7 @@ def _switch_model(model: dict[str, Any], layer: Mapping[str, Any]) -> None:
         return
     same = all(given.get(key, model[key]) == model[key] for key in ("name", "base_url"))
     if not same:
-        model.update(dict.fromkeys(_PRICES))
+        model.update(ModelConfig().model_dump(mode="json", exclude=_NOT_OF_THE_MODEL))
         if given.get("name") == EMBEDDED_MODEL or ("base_url" in given and "name" not in given):
             model.update(ModelConfig().model_dump(include={"name", "base_url"}))
 

@@ -9,20 +9,22 @@ way, to whoever may read this process: the user and root. A `.env` avoids that.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from dotenv import dotenv_values
 
 from agents.embeddings import EMBEDDINGS_KEY_ENV_NAMES
-from agents.gateway import KEY_ENV_NAMES
+from agents.opening import KEY_ENV_NAMES
 from move37.errors import ConfigError
 
 _withdrawn: dict[str, str] = {}
 
 
-def withdraw() -> None:
-    """Takes the keys out of this process's environment and remembers them. Idempotent."""
-    for name in (*KEY_ENV_NAMES, *EMBEDDINGS_KEY_ENV_NAMES):
+def withdraw(further: Sequence[str] = ()) -> None:
+    """Takes the keys out of this process's environment and remembers them, those in `further` variables too.
+    Idempotent."""
+    for name in (*KEY_ENV_NAMES, *EMBEDDINGS_KEY_ENV_NAMES, *further):
         if value := os.environ.pop(name, None):
             _withdrawn[name] = value
 

@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agents.discovery import only_model
+from agents.cassettes import Cassette
+from agents.discovery import context_tokens, only_model
 from agents.embedded.notice import EMBEDDED_MODEL, EMBEDDED_NOTICE
-from agents.endpoint import DEFAULT_BASE_URL
 from agents.errors import (
     DeadlineExceeded,
     EndpointInvalid,
@@ -23,12 +23,13 @@ from agents.errors import (
     ModelUnavailable,
     VectorsMalformed,
 )
-from agents.gateway import ChatModel, Prices, open_model
+from agents.gateway import ChatModel
+from agents.opening import DEFAULT_BASE_URL
 from evaluator import tiers
 from evaluator.objective import objective, objective_hash
 from memory.records import Campaign, Experiment
 from memory.store import Store
-from move37 import briefing
+from move37 import briefing, windows
 from move37.budget import Budget
 from move37.campaign import Ending, drive
 from move37.config import CampaignConfig, stored
@@ -36,6 +37,7 @@ from move37.errors import CampaignPaused, ConfigError
 from move37.keys import api_key, withdraw
 from move37.laboratory import Laboratory, SandboxLaboratory, require_accelerator
 from move37.loop import Loop, Notify, Visibility
+from move37.models import CassetteChoice, key_variables, open_chat_model
 from move37.recalling import Recollection
 from move37.turnstile import Turnstile
 from move37.vectorising import open_embedding_model, vectoriser
@@ -54,28 +56,41 @@ class Launched:
     ending: Ending
 
 
-def resolved(config: CampaignConfig) -> CampaignConfig:
-    """The configuration with what is found out at launch: the model's name, where only a base URL was given and it
-    serves one model; the dimension of an embeddings endpoint; the salt.
+def resolved(config: CampaignConfig, chosen_cassette: CassetteChoice | None = None) -> CampaignConfig:
+    """The configuration with what only the endpoint or the cassette knows filled in: the model's name, where only a
+    base URL was given and it serves one model; what of a prompt fits into its context window; a cassette's salt; the
+    dimension of an embeddings endpoint.
 
     Raises:
-        ConfigError: a remote endpoint without a key, an unusable base URL, no or several models; an embeddings endpoint
-            that refuses, or answers with other vectors than configured.
+        ConfigError: a remote endpoint without a key, an unusable base URL, no or several models, a context window that
+            does not hold the smallest prompt, a cassette that cannot be used; an embeddings endpoint that refuses, or
+            answers with other vectors than configured.
         CampaignPaused: an endpoint cannot be reached.
         GpuUnavailable: the tier needs a GPU and there is none.
     """
-    settings = config.model
     require_accelerator(config.objective.track, config.objective.tier)
+    if chosen_cassette is not None and (chosen_cassette.replays or chosen_cassette.path.exists()):
+        config = _as_recorded(config, chosen_cassette)
+    if chosen_cassette is None or not chosen_cassette.replays:
+        config = _as_served(config)
+    return _salted(windows.fitted(config, config.model.context_tokens))
+
+
+def _as_served(config: CampaignConfig) -> CampaignConfig:
+    """What the endpoint knows. Nothing is written before it is known that the model can be asked."""
     try:
-        if settings.base_url is not None and settings.name is None:
-            name = asyncio.run(only_model(settings.base_url, api_key()))
-            config = config.model_copy(update={"model": settings.model_copy(update={"name": name})})
-        open_chat_model(config)  # a missing key or an unusable URL is told before anything is written
+        if config.model.base_url is not None and config.model.name is None:
+            config = _with_model(config, name=asyncio.run(only_model(config.model.base_url, api_key())))
+        open_chat_model(config)
     except (EndpointInvalid, MissingKey) as error:
         raise ConfigError(f"{error}. Without --model and --base-url the embedded grammar model answers.") from error
     except ModelUnavailable as error:
         raise CampaignPaused(str(error)) from error
-    return _salted(_measured(config))
+    named = config.model
+    if named.context_tokens is None and named.base_url is not None and named.name is not None:
+        window = asyncio.run(context_tokens(named.base_url, api_key(), named.name))
+        config = windows.fitted(config, window)
+    return _measured(config)
 
 
 def _measured(config: CampaignConfig) -> CampaignConfig:
@@ -97,6 +112,25 @@ async def _dimension(config: CampaignConfig) -> int | None:
         return await model.dimension()
     finally:
         await model.close()
+
+
+def _as_recorded(config: CampaignConfig, chosen_cassette: CassetteChoice) -> CampaignConfig:
+    """What the cassette knows: the one model it replays, and the salt, without which no score would be the same."""
+    cassette = Cassette.read(chosen_cassette.path)
+    if chosen_cassette.replays and config.model.base_url is not None and config.model.name is None:
+        if len(cassette.models) != 1:
+            raise ConfigError(
+                f"the cassette {chosen_cassette.path} holds {', '.join(cassette.models) or 'no model'}: name one"
+            )
+        config = _with_model(config, name=cassette.models[0])
+    salt = cassette.labels.get("salt")
+    if config.objective.salt is None and salt is not None:
+        config = config.model_copy(update={"objective": config.objective.model_copy(update={"salt": salt})})
+    return config
+
+
+def _with_model(config: CampaignConfig, **changes: Any) -> CampaignConfig:
+    return config.model_copy(update={"model": config.model.model_copy(update=changes)})
 
 
 def _salted(config: CampaignConfig) -> CampaignConfig:
@@ -214,15 +248,20 @@ def execute(
     announce: Announce,
     on_campaign: Callable[[Campaign], None] = lambda campaign: None,
     fork_of: Experiment | None = None,
+    chosen_cassette: CassetteChoice | None = None,
 ) -> Launched:
     """Runs a campaign in this process until it ends or stops, and holds its lock meanwhile.
 
     Without `campaign` a new one is started, but only once sandbox and model are there: a launch that cannot work leaves
     no record behind that could not be continued either. `on_campaign` is told of the record before anything runs.
     With `fork_of` the new campaign goes on from that experiment (`forking.plan` says under which configuration).
+    With `chosen_cassette` the model's replies are recorded on it, or come from it.
+
+    Raises:
+        CassetteInvalid: the cassette cannot be used.
     """
     begin = partial(start, store, config, fork_of) if campaign is None else lambda: campaign
-    return asyncio.run(_execute(workspace, store, config, begin, notify, announce, on_campaign))
+    return asyncio.run(_execute(workspace, store, config, begin, notify, announce, on_campaign, chosen_cassette))
 
 
 async def _execute(
@@ -233,11 +272,17 @@ async def _execute(
     notify: Notify,
     announce: Announce,
     on_campaign: Callable[[Campaign], None],
+    chosen_cassette: CassetteChoice | None,
 ) -> Launched:
-    withdraw()
+    def switched(old: str, new: str, why: str) -> None:
+        announce(f"{new} is asked instead of {old}, which cannot answer: {why}")
+        store.put_event(campaign.id, "model_switched", {"from": old, "to": new, "why": why})
+
+    withdraw(key_variables(config.model))
     opened = await open_sandbox(
         config.sandbox.backend,
-        programs_trusted=config.model.embedded,
+        programs_trusted=config.model.embedded
+        and chosen_cassette is None,  # whoever can write a cassette writes the programs
         accept_unsafe=config.sandbox.accept_unsafe,
         equipment=Equipment(config.sandbox.runtime, config.sandbox.gpus),
     )
@@ -247,7 +292,8 @@ async def _execute(
             opened.sandbox, memory_gib=config.sandbox.memory_gib, cpus=config.sandbox.cpus, warm=config.parallel
         )
         notices = [*opened.warnings, *await _equipped(config, laboratory)]
-        model = open_chat_model(config)
+        labels = {"salt": config.objective.salt or ""}
+        model = open_chat_model(config, chosen_cassette, labels=labels, on_switch=switched)
         embedding_model = open_embedding_model(config)
         campaign = begin()
         with workspace.hold(campaign.id, campaign.name):
@@ -255,7 +301,7 @@ async def _execute(
             made_by = vectoriser(store, config, embedding_model)
             remembered = Recollection(made_by, workspace.runs / "neighbours" / campaign.id)
             loop = _loop(store, campaign, config, laboratory, model, notify, remembered)
-            _announce_all(loop, opened, notices, announce)
+            _announce_all(loop, opened, [*_cassette_notices(chosen_cassette), *notices], announce)
             ending = await drive(loop, checkpoint_file=checkpoint_file(workspace, campaign))
             remembered.save()
     finally:
@@ -283,22 +329,11 @@ def _loop(
         prompts=Prompts(),
         model=model,
         laboratory=laboratory,
-        budget=Budget(config.budget, lambda: store.spent(campaign.id)),
+        budget=Budget(config.budget, lambda: store.spent(campaign.id), config.model),
         turnstile=Turnstile(Visibility.of(store, campaign).first),
         notify=notify,
         recollection=recollection,
     )
-
-
-def open_chat_model(config: CampaignConfig) -> ChatModel:
-    """The model that the configuration names, over the one gateway."""
-    settings = config.model
-    if settings.embedded:
-        return open_model(model=None, base_url=None, api_key=None, prices=None)
-    prices = None
-    if settings.input_usd_per_million is not None and settings.output_usd_per_million is not None:
-        prices = Prices(settings.input_usd_per_million, settings.output_usd_per_million)
-    return open_model(model=settings.name, base_url=settings.base_url, api_key=api_key(), prices=prices)
 
 
 def checkpoint_file(workspace: Workspace, campaign: Campaign) -> Path:
@@ -331,7 +366,7 @@ def _announce_all(loop: Loop, opened: Opened, equipment: list[str], announce: An
             f"{loop.config.experiments} experiments are no more than the starting programs: nothing will be proposed "
             "(--experiments counts the starters)"
         )
-    if loop.model.kind == "grammar":
+    if loop.config.model.embedded:
         notices.append(f"model {EMBEDDED_MODEL}: {EMBEDDED_NOTICE}")
     else:
         notices.append(f"model {loop.model.name}")
@@ -346,6 +381,16 @@ def _announce_all(loop: Loop, opened: Opened, equipment: list[str], announce: An
     for notice in notices:
         if notice not in store.campaign(campaign.id).announcements:
             store.set_campaign_state(campaign.id, "running", announcement=notice)
+
+
+def _cassette_notices(chosen_cassette: CassetteChoice | None) -> list[str]:
+    if chosen_cassette is None:
+        return []
+    if chosen_cassette.replays:
+        return [f"cassette {chosen_cassette.path}: every reply comes from it, and no model is asked"]
+    return [
+        f"cassette {chosen_cassette.path}: replies are recorded on it, and those that it holds already come from it"
+    ]
 
 
 def _fork_notices(loop: Loop) -> list[str]:

@@ -9,17 +9,15 @@ Not covered: training again (`retraining`).
 """
 
 import asyncio
-import difflib
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Literal
 
 from pydantic import BaseModel
 
 from agents.contexts import Message
+from agents.differences import first_difference, lines_in_common, short_diff
 from agents.gateway import Completion, request_key
 from agents.wire import Usage
 from evaluator.gating import CostProfile
@@ -42,9 +40,6 @@ from move37.reserving import scope_of
 from move37.turnstile import Turnstile
 from move37.vectorising import stored_vectoriser
 from prompts.loader import Prompts
-
-_CHANGES_SHOWN = 3  # of each side
-_LINE_SHOWN = 160
 
 
 class ReplayModel:
@@ -92,16 +87,15 @@ class ReplayModel:
             return "the replay asked a question, and no exchange is stored"
         nearest = next((x for x in self._exchanges if x.request.get("seed") == seed), None)
         if nearest is None:
-            nearest = max(self._exchanges, key=lambda x: _lines_in_common(_text(x), asked))
+            nearest = max(self._exchanges, key=lambda x: lines_in_common(_text(x), asked))
             opening = "the replay asked a question that was never asked; nearest to it is the stored one of"
         else:
             opening = "the replay's question differs from the stored one of"
         stored = _text(nearest)
-        at = next(
-            (i for i, (a, b) in enumerate(zip(stored, asked, strict=False)) if a != b), min(len(stored), len(asked))
-        )
+        at = first_difference(stored, asked)
+        shown = short_diff(stored, asked) or "  the text is the same; the schema of the reply differs"
         place = f"{nearest.role}, attempt {nearest.attempt}, turn {nearest.turn}"
-        return f"{opening} {nearest.experiment_id} ({place}) at character {at}:\n{_short_diff(stored, asked)}"
+        return f"{opening} {nearest.experiment_id} ({place}) at character {at}:\n{shown}"
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -109,21 +103,6 @@ class ReplayModel:
 
 def _text(exchange: Exchange) -> str:
     return "\n".join(m["content"] for m in exchange.request["messages"])
-
-
-def _lines_in_common(one: str, other: str) -> int:
-    return (Counter(one.splitlines()) & Counter(other.splitlines())).total()
-
-
-def _short_diff(stored: str, asked: str) -> str:
-    """The first lines that differ: `-` as stored, `+` as asked."""
-    lines = difflib.unified_diff(stored.splitlines(), asked.splitlines(), lineterm="", n=0)
-    changes = [line for line in islice(lines, 2, None) if not line.startswith("@@") and line[1:].strip()]
-    first = [line for sign in "-+" for line in [x for x in changes if x[0] == sign][:_CHANGES_SHOWN]]
-    shown = [f"  {line[:_LINE_SHOWN]}{'…' if len(line) > _LINE_SHOWN else ''}" for line in first]
-    if len(changes) > len(first):
-        shown.append(f"  and {len(changes) - len(first)} more changed lines")
-    return "\n".join(shown) or "  the text is the same; the schema of the reply differs"
 
 
 class StoredLaboratory:

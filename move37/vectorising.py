@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from agents import embeddings
 from agents.embeddings import BATCH, EmbeddingModel, open_embeddings
 from agents.errors import AgentError
-from agents.gateway import KEY_ENV_NAMES
+from agents.opening import KEY_ENV_NAMES
 from memory.errors import Conflict
 from memory.store import Store
 from memory.vectors import Encoder, EndpointText, HashedText, Kind, from_bytes, to_bytes

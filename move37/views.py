@@ -215,6 +215,7 @@ def show(store: "Store", experiment: Experiment) -> dict[str, Any]:
                 "request_key": x.request_key,
                 "template_hashes": x.template_hashes,
                 "messages": x.request.get("messages", []),
+                "response": x.response,
                 "text": x.text,
                 "usage": {
                     "prompt_tokens": x.usage.prompt_tokens,

@@ -31,6 +31,8 @@ def fork(
     budget_minutes: options.BudgetMinutes = None,
     sandbox: options.SandboxBackend = None,
     accept_unsafe: options.AcceptUnsafe = False,
+    cassette: options.CassetteFile = None,
+    cassette_mode: options.CassetteModeOption = None,
     runs_dir: options.RunsDir = None,
     store: options.StoreUrl = None,
     as_json: options.AsJson = False,
@@ -39,6 +41,7 @@ def fork(
     no option changes stays as the origin's, the number of new experiments and the model included; the name becomes
     ORIGIN-fork-N; budgets begin at zero."""
     from move37 import forking, launch
+    from move37.models import CassetteChoice
     from move37.workspace import Workspace
 
     overrides: dict[str, Any] = {
@@ -57,6 +60,7 @@ def fork(
     workspace = Workspace.find(runs_dir, store)
     with closing(workspace.open()) as memory:
         planned = forking.plan(memory, experiment, overrides, config)
-        settings = launch.resolved(planned.config)
+        chosen_cassette = CassetteChoice.wanted(cassette, cassette_mode)
+        settings = launch.resolved(planned.config, chosen_cassette)
         launch.check_name(memory, settings.name)
-        go(workspace, memory, settings, None, as_json, fork_of=planned.node)
+        go(workspace, memory, settings, None, as_json, fork_of=planned.node, chosen_cassette=chosen_cassette)

@@ -23,6 +23,7 @@ _BY_NAME = {
     "ValueRefused": _USAGE,
     "MissingKey": _USAGE,
     "EndpointInvalid": _USAGE,
+    "CassetteInvalid": _USAGE,
     "IsolationRequired": _USAGE,
     "MemoryStoreError": _INFRASTRUCTURE,
     "SandboxError": _INFRASTRUCTURE,

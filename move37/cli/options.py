@@ -65,3 +65,21 @@ Gpus = Annotated[
 AcceptUnsafe = Annotated[
     bool, typer.Option("--accept-unsafe", help="Allow a language model's programs in the process sandbox.")
 ]
+CassetteFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--cassette",
+        help="File of recorded exchanges with the model (default: $MOVE37_CASSETTE).",
+        show_default=False,
+        rich_help_panel="Cassettes",
+    ),
+]
+CassetteModeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cassette-mode",
+        help="record: ask and write down what it lacks; replay: ask nothing; off (default: $MOVE37_CASSETTE_MODE).",
+        show_default=False,
+        rich_help_panel="Cassettes",
+    ),
+]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from memory.records import Campaign, Experiment
     from memory.store import Store
     from move37.config import CampaignConfig
+    from move37.models import CassetteChoice
     from move37.workspace import Workspace
 
 
@@ -42,6 +43,8 @@ def run(
     runtime: options.Runtime = None,
     gpus: options.Gpus = None,
     accept_unsafe: options.AcceptUnsafe = False,
+    cassette: options.CassetteFile = None,
+    cassette_mode: options.CassetteModeOption = None,
     runs_dir: options.RunsDir = None,
     store: options.StoreUrl = None,
     as_json: options.AsJson = False,
@@ -51,6 +54,7 @@ def run(
     from move37 import launch
     from move37.config import load
     from move37.keys import setting
+    from move37.models import CassetteChoice
     from move37.workspace import Workspace
 
     overrides: dict[str, Any] = {
@@ -79,9 +83,10 @@ def run(
     with closing(workspace.open(create=True)) as memory:
         if config is None and name is None:
             settings = settings.model_copy(update={"name": _free_name(memory, settings.name)})
-        settings = launch.resolved(settings)
+        chosen_cassette = CassetteChoice.wanted(cassette, cassette_mode)
+        settings = launch.resolved(settings, chosen_cassette)
         launch.check_name(memory, settings.name)
-        go(workspace, memory, settings, None, as_json)
+        go(workspace, memory, settings, None, as_json, chosen_cassette=chosen_cassette)
 
 
 @guarded
@@ -91,6 +96,8 @@ def resume(
     budget_usd: options.BudgetUsd = None,
     budget_tokens: options.BudgetTokens = None,
     budget_minutes: options.BudgetMinutes = None,
+    cassette: options.CassetteFile = None,
+    cassette_mode: options.CassetteModeOption = None,
     runs_dir: options.RunsDir = None,
     store: options.StoreUrl = None,
     as_json: options.AsJson = False,
@@ -98,6 +105,7 @@ def resume(
     """Continue a campaign that was stopped, killed or interrupted; flags raise its budgets."""
     from move37 import launch
     from move37.errors import ConfigError
+    from move37.models import CassetteChoice
     from move37.views import find_campaign
     from move37.workspace import Workspace
 
@@ -109,7 +117,7 @@ def resume(
             raise ConfigError(f"campaign '{chosen.name}' is finished ({chosen.stopped_because}): nothing to resume")
         with workspace.hold(chosen.id, chosen.name):
             settings = launch.extended(memory, chosen, more)
-        go(workspace, memory, settings, chosen, as_json)
+        go(workspace, memory, settings, chosen, as_json, chosen_cassette=CassetteChoice.wanted(cassette, cassette_mode))
 
 
 def go(
@@ -120,6 +128,7 @@ def go(
     as_json: bool,
     *,
     fork_of: "Experiment | None" = None,
+    chosen_cassette: "CassetteChoice | None" = None,
 ) -> None:
     """Runs a campaign (a new one, a stored one, or a fork) in front of the user, and says how it ended."""
     from move37.cli.inspecting import write_json
@@ -139,6 +148,7 @@ def go(
             announce=live.announce,
             on_campaign=live.begin,
             fork_of=fork_of,
+            chosen_cassette=chosen_cassette,
         )
     row = status(workspace, memory, launched.campaign)
     if as_json:

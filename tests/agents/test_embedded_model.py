@@ -21,7 +21,8 @@ from agents.embedded.program import read_program
 from agents.embedded.reading import Section
 from agents.embedded.server import app
 from agents.errors import ModelRefused, ReplyMalformed
-from agents.gateway import OpenAIChatModel, open_model
+from agents.gateway import OpenAIChatModel
+from agents.opening import open_model
 from agents.replies import Hypothesis
 from prompts.loader import Prompts
 

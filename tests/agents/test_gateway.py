@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from agents import endpoint
+from agents import gateway
 from agents.contexts import Message
-from agents.endpoint import check_base_url
 from agents.errors import (
     DeadlineExceeded,
     EndpointInvalid,
@@ -21,7 +20,9 @@ from agents.errors import (
     ModelRefused,
     ModelUnavailable,
 )
-from agents.gateway import OpenAIChatModel, Prices, open_model, request_key
+from agents.gateway import OpenAIChatModel, Prices, request_key
+from agents.opening import check_base_url, open_model
+from agents.parameters import Settings
 from agents.replies import Hypothesis
 from tests.agents.served import Served
 
@@ -77,7 +78,7 @@ async def test_missing_usage_is_estimated_and_marked(served: Served, opened: Ope
     served.script = [(200, {}, {**OK, "usage": None})]
     completion = await opened(prices=Prices(1.0, 1.0)).complete(MESSAGES, deadline_s=5)
     assert completion.usage.estimated
-    assert completion.usage.prompt_tokens == 4  # 8 and 5 characters
+    assert completion.usage.prompt_tokens == 3  # words
     assert completion.cost_usd is not None
     assert completion.cost_usd > 0
 
@@ -145,7 +146,7 @@ async def test_retries_end(served: Served, opened: Opener) -> None:
     served.script = [(500, {}, {"error": {"message": "oops"}})]
     with pytest.raises(ModelUnavailable, match="attempt 5 of 5"):
         await opened().complete(MESSAGES, deadline_s=5)
-    assert len(served.requests) == endpoint.ATTEMPTS
+    assert len(served.requests) == gateway.ATTEMPTS
 
 
 async def test_drip_does_not_outlive_the_deadline(served: Served, opened: Opener) -> None:
@@ -166,7 +167,7 @@ async def test_null_content_with_reasoning(served: Served, opened: Opener) -> No
 async def test_unknown_parameter_is_dropped_once_and_remembered(served: Served, opened: Opener) -> None:
     refusal = {"error": {"message": "Unsupported value: 'temperature'", "param": "temperature"}}
     served.script = [(400, {}, refusal), (200, {}, OK)]
-    model = opened(temperature=0.7)
+    model = opened(settings=Settings(temperature=0.7))
     completion = await model.complete(MESSAGES, seed=1, deadline_s=5)
     assert completion.raw["dropped_parameters"] == ["temperature"]
     await model.complete(MESSAGES, seed=1, deadline_s=5)
@@ -175,7 +176,7 @@ async def test_unknown_parameter_is_dropped_once_and_remembered(served: Served, 
 
 
 async def test_connection_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "BACKOFF_FIRST_S", 0.01)
+    monkeypatch.setattr(gateway, "BACKOFF_FIRST_S", 0.01)
     model = open_model(model="m", base_url="http://127.0.0.1:9/v1")
     with pytest.raises(ModelUnavailable, match="no connection"):
         await model.complete(MESSAGES, deadline_s=10)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agents.parameters import Parameters, Settings
 from agents.replies import Analysis, Hypothesis
 from agents.wire import (
     Failure,
@@ -17,6 +18,7 @@ from agents.wire import (
     read_completion,
     redactor,
     retry_after_s,
+    salvaged_usage,
     schema_format,
     unsupported_parameter,
 )
@@ -144,3 +146,87 @@ def test_schema_is_flat_and_closed(model: type[Any]) -> None:
 
 def test_estimate_rounds_up() -> None:
     assert [estimated_tokens("x" * length) for length in (0, 1, 4, 5)] == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("received", "expected"),
+    [
+        (b'{"id": "x", "usage": {"prompt_tokens": 3, "completion_tokens": 4}, "choices": [{"mess', Usage(3, 4)),
+        (b'{"usage": {"prompt_tokens": 3, "completion_tokens": 4, "details": {"a": {"b": 1}}}, \xff\xfe', Usage(3, 4)),
+        (b'{"usage": {"prompt_tokens": 3, "compl', None),
+        (b'{"usage": null}', None),
+        (b"<html>", None),
+        (b"", None),
+        (json.dumps({"content": '"usage": {"prompt_tokens": 9, "completion_tokens": 9}'}).encode()[:-1], None),
+        (b'"usage": {"prompt_tokens": 1, "completion_tokens": 1} "usage": {"a": 1}', Usage(1, 1)),
+        (b'"usage": ' + b'{"a": ' * 100_000, None),
+    ],
+    ids=[
+        "cut off",
+        "not UTF-8",
+        "cut within",
+        "null",
+        "html",
+        "nothing",
+        "in the text",
+        "the last that counts",
+        "deep",
+    ],
+)
+def test_usage_is_read_from_what_arrived(received: bytes, expected: Usage | None) -> None:
+    assert salvaged_usage(received) == expected
+
+
+def test_usage_of_replies_that_cannot_be_used_is_kept() -> None:
+    usage = {"prompt_tokens": 3, "completion_tokens": 4}
+    for bad in ({"choices": []}, {"choices": [{"message": None}]}, {"error": {"message": "upstream failed"}}):
+        with pytest.raises(NoReply) as caught:
+            read_completion({**bad, "usage": usage})
+        assert caught.value.failure.usage == Usage(3, 4)
+
+
+def test_an_account_holds_only_what_can_be_stored() -> None:
+    account = read_completion(
+        {
+            **body(content="x"),
+            "id": "i" * 10_000,
+            "created": float("nan"),
+            "system_fingerprint": 10**400,
+            "usage": {"prompt_tokens": 10**30, "completion_tokens": 1, "completion_tokens_details": {"reasoning": 5}},
+        }
+    ).account
+    assert len(account["id"]) == 200
+    assert set(account) == {"id", "text_from", "usage"}
+    assert account["usage"] == {"completion_tokens": 1, "completion_tokens_details": {"reasoning": 5}}
+
+
+def test_who_asks_to_slow_down() -> None:
+    assert classify(429, {"error": {"message": "slow"}}, {}, "").slow_down
+    assert classify(503, {"error": {"message": "busy"}}, {"retry-after": "2"}, "").slow_down
+    assert not classify(500, {"error": {"message": "oops"}}, {}, "").slow_down
+
+
+def test_parameters_have_forms_that_are_given_up_one_by_one() -> None:
+    parameters = Parameters(Settings(temperature=0.5, max_output_tokens=9))
+
+    def sent() -> dict[str, Any]:
+        return {form.parameter: form.value for form in parameters.chosen(Hypothesis, 1)}
+
+    def refuse(name: str) -> None:
+        parameters.refuse(next(form for form in parameters.chosen(Hypothesis, 1) if form.parameter == name))
+
+    assert sent() == {"seed": 1, "temperature": 0.5, "max_tokens": 9, "response_format": schema_format(Hypothesis)}
+    for name in ("temperature", "max_tokens", "response_format"):
+        refuse(name)
+    assert sent() == {"seed": 1, "max_completion_tokens": 9, "response_format": {"type": "json_object"}}
+    for name in ("max_completion_tokens", "response_format", "seed"):
+        refuse(name)
+    assert sent() == {}
+    assert parameters.refused == [
+        "max_completion_tokens",
+        "max_tokens",
+        "response_format",
+        "response_format.json_schema",
+        "seed",
+        "temperature",
+    ]

@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from agents.contexts import Message
 from agents.embedded.model import answer
+from memory.tokens import estimate
 from memory.vectors import HashedText
 
 VECTOR_DIMENSIONS = 48
@@ -66,6 +67,7 @@ class ScriptedServer:
         if isinstance(text, Response):
             return text
         message = {"role": "assistant", "content": text}
+        prompt = sum(estimate(m["content"]) for m in body["messages"])
         return JSONResponse(
             {
                 "id": "x",
@@ -73,7 +75,7 @@ class ScriptedServer:
                 "created": 0,
                 "model": "scripted",
                 "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-                "usage": {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100},
+                "usage": {"prompt_tokens": prompt, "completion_tokens": 100, "total_tokens": prompt + 100},
             }
         )
 

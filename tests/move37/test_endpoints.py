@@ -228,6 +228,26 @@ def test_a_server_that_fails_pauses_the_campaign_and_nothing_is_lost(play: Play)
     assert [x.role for x in store.exchanges(experiment)] == ["researcher"]
 
 
+def test_a_substitute_answers_where_the_model_is_gone(play: Play, scripted: ScriptedServer) -> None:
+    substitute = {"name": "scripted", "base_url": f"http://127.0.0.1:{scripted.port}/v1"}
+    store, experiment, launched = play(
+        fenced("def build_mixer(:\n"),
+        model__name="gone",
+        model__base_url=f"http://127.0.0.1:{free_port()}/v1",
+        model__fallbacks=[substitute],
+        search__repairs=0,
+    )
+    assert launched.ending.state == "finished"
+    exchanges = store.exchanges(experiment)
+    accounts = [x.response["fallback"] for x in exchanges if x.response]
+    assert len(accounts) == len(exchanges) > 1
+    assert all(account["answered"] == "scripted" for account in accounts)
+    assert "no connection" in accounts[0]["passed_over"][0]["why"]
+    assert "it rests" in accounts[1]["passed_over"][0]["why"]  # the second call does not wait for it again
+    (event,) = store.events(launched.campaign.id, kind="model_switched")
+    assert (event.payload["from"], event.payload["to"]) == ("gone", "scripted")
+
+
 def _shorten_gates(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     import dataclasses
 
