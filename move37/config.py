@@ -58,7 +58,10 @@ class BudgetConfig(_Section):
 
 
 class SearchConfig(_Section):
-    """How the campaign searches. `identity`: the levels at which a program may be a repeat of an earlier one."""
+    """How the campaign searches. `identity`: the levels at which a program may be a repeat of an earlier one.
+
+    `ablation_share`: of the experiments, at most so many carry out an ablation that an analyst asked for.
+    """
 
     starters: tuple[str, ...] = WEAK_STARTERS
     exemplars: Annotated[int, Field(ge=0, le=6)] = 3
@@ -67,6 +70,7 @@ class SearchConfig(_Section):
     history: Annotated[int, Field(ge=0, le=100)] = 12
     identity: tuple[IdentityLevel, ...] = IDENTITY_LEVELS
     prompt_tokens: Annotated[int, Field(ge=1000, le=1_000_000)] = 24_000
+    ablation_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
 
 
 class ObjectiveConfig(_Section):
@@ -207,14 +211,15 @@ def validate(data: Mapping[str, Any]) -> CampaignConfig:
 
 
 def stored(data: Mapping[str, Any]) -> CampaignConfig:
-    """The configuration of a stored campaign. One from before there were further levels of identity keeps the first:
-    its experiments, replayed or resumed, meet the rules under which they began.
+    """The configuration of a stored campaign. One from before there were further levels of identity keeps the first,
+    one from before ablations were run runs none: its experiments, replayed or resumed, meet the rules under which they
+    began.
 
     Raises:
         ConfigError: as `load`.
     """
     search = dict(data.get("search", {}))
-    return validate({**data, "search": {"identity": ["L0"], **search}})
+    return validate({**data, "search": {"identity": ["L0"], "ablation_share": 0.0, **search}})
 
 
 def _lay(data: dict[str, Any], dotted: str, value: Any) -> None:
