@@ -12,6 +12,7 @@ from memory.knowledge_base.query import usage
 from memory.lineage import Forest, gain_over
 from memory.records import Campaign, Experiment, Trial
 from memory.store import Store
+from move37 import reckoning
 from move37.errors import NotThere
 from move37.workspace import Workspace
 
@@ -102,6 +103,7 @@ def closer(store: Store, campaign: Campaign) -> dict[str, Any]:
             {"entry": x.entry, "shown": x.shown, "measured": x.measured, "gained": x.gained, "mean_gain": x.mean_gain}
             for x in uses
         ],
+        **reckoning.summary(store, campaign),
     }
 
 
@@ -196,6 +198,7 @@ def show(store: Store, experiment: Experiment) -> dict[str, Any]:
         ],
         "trials": [_trial(t) for t in store.trials(experiment.id)],
         "analysis": analysis.body if analysis else None,
+        **reckoning.of_experiment(store, campaign, experiment),
         "exchanges": [
             {
                 "id": x.id,
