@@ -2,44 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import fields
+
 from agents.contexts import AnalysisContext, Prompt
 from agents.conversation import corrected, packaged, prompt_of
 from agents.errors import ReplyMalformed
-from agents.replies import Analysis, parse_json
+from agents.replies import Analysis, check_lessons, parse_json
 from prompts.loader import Prompts
 
 ASKED = "one JSON object of the form given above, and nothing else"
 
 
 def messages(prompts: Prompts, context: AnalysisContext) -> Prompt:
-    """Show hypothesis, program, outcome and cost beside the parent's."""
+    """Show hypothesis, program, outcome and cost beside the parent's, siblings, and lessons to weigh."""
+    shown = {one.name: getattr(context, one.name) for one in fields(context) if one.name != "brief"}
     return prompt_of(
         prompts.render("analyst_system.md.j2", brief=context.brief),
-        prompts.render(
-            "analyst.md.j2",
-            tasks=context.brief.tasks,
-            experiment=context.experiment,
-            hypothesis=context.hypothesis,
-            source=context.source,
-            status=context.status,
-            reason=context.reason,
-            parent=context.parent,
-            per_task=context.per_task,
-            per_seed=context.per_seed,
-            curves=context.curves,
-            cost=context.cost,
-            parent_cost=context.parent_cost,
-        ),
+        prompts.render("analyst.md.j2", tasks=context.brief.tasks, **shown),
     )
 
 
-def parse(text: str, *, finish_reason: str | None = None) -> Analysis:
-    """The analysis of a reply.
+def parse(text: str, *, finish_reason: str | None = None, lessons: Collection[str] | None = None) -> Analysis:
+    """The analysis of a reply; with `lessons`, those that were shown, evidence may name no other.
 
     Raises:
         ReplyMalformed: see `agents.replies.parse_json`.
     """
-    return parse_json(text, Analysis, finish_reason=finish_reason)
+    analysis = parse_json(text, Analysis, finish_reason=finish_reason)
+    if lessons is not None:
+        check_lessons(text, analysis, lessons)
+    return analysis
 
 
 def corrective(prompt: Prompt, reply_text: str, error: ReplyMalformed, *, prompts: Prompts | None = None) -> Prompt:

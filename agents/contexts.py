@@ -159,6 +159,8 @@ class Memory:
         best, worst: of the parent's `n_children` children.
         neighbours: experiments near to the parent that stand nowhere above.
         omitted: what was dropped for length, in words.
+        calibration: how the researcher's predictions held so far, in one line.
+        retired: how many lessons were refuted by later measurements, and are not shown.
     """
 
     path: tuple[Mention, ...] = ()
@@ -170,11 +172,14 @@ class Memory:
     neighbours: tuple[Mention, ...] = ()
     knowledge: tuple[KnowledgeView, ...] = ()
     omitted: str = ""
+    calibration: str = ""
+    retired: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ResearchContext:
-    """For the researcher. `history` is most recent first; `collisions` are to be avoided."""
+    """For the researcher. `history` is most recent first; `collisions` are to be avoided; `task`: what is asked of this
+    experiment in particular, "" for a change of the researcher's own choice."""
 
     brief: Brief
     parent: ProgramView
@@ -183,6 +188,7 @@ class ResearchContext:
     lessons: tuple[LessonView, ...] = ()
     collisions: tuple[Collision, ...] = ()
     memory: Memory = Memory()
+    task: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +234,48 @@ class RepairContext:
 
 
 @dataclass(frozen=True, slots=True)
+class DifferenceView:
+    """A mean difference to the parent over `n` seeds.
+
+    `low` and `high` bound it at 95 %, None for one seed. `noise` is the difference that seeds alone produce, None where
+    it was never measured; `beyond` says whether the difference exceeds noise, None where that is not known.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    noise: float | None
+    beyond: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class SiblingView:
+    """Another child of the same parent; `difference` of its score to the parent's, where it was measured."""
+
+    experiment: str
+    name: str
+    status: str
+    reason: str
+    change: str
+    difference: DifferenceView | None
+
+
+@dataclass(frozen=True, slots=True)
+class RepairView:
+    """What gates said of the programs before the last one, and how the last differs from the first (unified diff)."""
+
+    refusals: tuple[str, ...]
+    diff: str
+
+
+@dataclass(frozen=True, slots=True)
 class AnalysisContext:
     """For the analyst: what was predicted and what was measured.
 
-    `curves` maps a task to (fraction of the training budget, accuracy) pairs.
+    `curves` maps a task to (fraction of the training budget, accuracy) pairs, `shapes` to the curve's shape in words.
+    `lessons` are those that evidence may be given on; `retired` others were refuted and are not shown. `asked` is what
+    the researcher was asked to do, where that was something in particular.
     """
 
     brief: Brief
@@ -246,3 +290,11 @@ class AnalysisContext:
     curves: Mapping[str, list[tuple[float, float]]] = field(default_factory=dict)
     cost: Mapping[str, float] = field(default_factory=dict)
     parent_cost: Mapping[str, float] = field(default_factory=dict)
+    differences: Mapping[str, DifferenceView] = field(default_factory=dict)
+    score: DifferenceView | None = None
+    shapes: Mapping[str, str] = field(default_factory=dict)
+    siblings: tuple[SiblingView, ...] = ()
+    lessons: tuple[LessonView, ...] = ()
+    retired: int = 0
+    repair: RepairView | None = None
+    asked: str = ""

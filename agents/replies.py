@@ -97,13 +97,39 @@ class Lesson(Reply):
     effect: float
 
 
+class LessonStance(Reply):
+    """What the experiment says of an earlier lesson, which is named by the experiment that it was drawn from."""
+
+    lesson: Name
+    stance: Literal["supports", "contradicts"]
+    note: Note
+
+
+class AblationRequest(Reply):
+    """A part of what the change brought, to be taken away in a later experiment, and what should happen then."""
+
+    remove: Label
+    expect: Annotated[str, Field(max_length=300), AfterValidator(_line)]
+
+
 class Analysis(Reply):
-    """What was learnt from one experiment."""
+    """What was learnt from one experiment. What has a default was not asked for in earlier versions."""
 
     summary: Paragraphs
     prediction_held: Literal["yes", "partly", "no"]
     lesson: Lesson
     next_test: Note
+    idea_kept: Literal["yes", "partly", "no"] = "yes"
+    evidence: list[LessonStance] = Field(default_factory=list, max_length=16)
+    ablation_request: AblationRequest | None = None
+
+    @field_validator("evidence")
+    @classmethod
+    def _one_per_lesson(cls, evidence: list[LessonStance]) -> list[LessonStance]:
+        lessons = [one.lesson for one in evidence]
+        if len(set(lessons)) != len(lessons):
+            raise ValueError("holds two stances on one lesson")
+        return evidence
 
 
 ReplyT = TypeVar("ReplyT", bound=Reply)
@@ -254,3 +280,15 @@ def check_tasks(raw: str, hypothesis: Hypothesis, tasks: Collection[str]) -> Non
     unknown = sorted({prediction.task for prediction in hypothesis.predictions} - set(tasks))
     if unknown:
         raise ReplyMalformed(raw, f"predictions name {', '.join(unknown)}; the tasks are {', '.join(sorted(tasks))}")
+
+
+def check_lessons(raw: str, analysis: Analysis, lessons: Collection[str]) -> None:
+    """Refuse evidence on lessons that were not shown.
+
+    Raises:
+        ReplyMalformed: naming them.
+    """
+    unknown = sorted({one.lesson for one in analysis.evidence} - set(lessons))
+    if unknown:
+        shown = f"those shown are {', '.join(sorted(lessons))}" if lessons else "none is shown, so it must be empty"
+        raise ReplyMalformed(raw, f"evidence names the lessons {', '.join(unknown)}; {shown}")

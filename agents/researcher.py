@@ -25,6 +25,7 @@ def messages(prompts: Prompts, context: ResearchContext) -> Prompt:
             lessons=context.lessons,
             collisions=context.collisions,
             memory=context.memory,
+            task=context.task,
             tasks=context.brief.tasks,
         ),
     )

@@ -45,6 +45,12 @@ class Measurements:
             if all(seed in found[task][name] for task in tasks for seed in seeds)
         }
 
+    def composite_groups(self, track: str, tasks: Sequence[str]) -> list[list[float]]:
+        """As `groups`, of the mean over `tasks`, at the seeds that every reference has; empty without two of them."""
+        found = [set(by_seed) for task in tasks for by_seed in self.scores(track, task).values() if len(by_seed) > 1]
+        seeds = sorted(set.intersection(*found)) if found else []
+        return list(self.composites(track, tasks, seeds).values()) if len(seeds) > 1 else []
+
     def groups(self, track: str, task: str) -> list[list[float]]:
         """Scores of one reference over its seeds, a list per reference: what a noise floor is pooled from."""
         return [list(by_seed.values()) for by_seed in self.scores(track, task).values() if len(by_seed) > 1]

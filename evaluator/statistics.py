@@ -18,6 +18,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -258,15 +259,25 @@ def pooled_seed_std(groups: Sequence[Sequence[float]], *, confidence: float = 0.
     """
     from scipy.stats import chi2
 
+    squares, freedom, runs = _within(groups)
+    low, high = (math.sqrt(squares / chi2.ppf(0.5 + side * confidence / 2, freedom)) for side in (1, -1))
+    return Interval(math.sqrt(squares / freedom), low, high, confidence, "pooled variance, chi-square", runs)
+
+
+def pooled_sigma(groups: Sequence[Sequence[float]]) -> float:
+    """The estimate of `pooled_seed_std` alone: needs no SciPy, whose import takes a second."""
+    squares, freedom, _ = _within(groups)
+    return math.sqrt(squares / freedom)
+
+
+def _within(groups: Sequence[Sequence[float]]) -> tuple[float, int, int]:
+    """Sum of squares within groups, its degrees of freedom, the number of values."""
     arrays = [_finite(group) for group in groups]
     used = [x for x in arrays if x.size > 1]
-    freedom = sum(x.size - 1 for x in used)
+    freedom = sum(int(x.size) - 1 for x in used)
     if freedom == 0:
-        raise TooFewValues("a pooled spread over seeds", max((x.size for x in arrays), default=0), 2)
-    squares = float(sum(((x - x.mean()) ** 2).sum() for x in used))
-    low, high = (math.sqrt(squares / chi2.ppf(0.5 + side * confidence / 2, freedom)) for side in (1, -1))
-    runs = sum(int(x.size) for x in used)
-    return Interval(math.sqrt(squares / freedom), low, high, confidence, "pooled variance, chi-square", runs)
+        raise TooFewValues("a pooled spread over seeds", max((int(x.size) for x in arrays), default=0), 2)
+    return float(sum(((x - x.mean()) ** 2).sum() for x in used)), freedom, sum(int(x.size) for x in used)
 
 
 def noise_floor(task: str, tier: str, groups: Sequence[Sequence[float]]) -> NoiseFloor:
@@ -286,11 +297,9 @@ def smallest_detectable(sigma: float, n: int, confidence: float = 0.95) -> float
     Raises:
         TooFewValues: n is below 1.
     """
-    from scipy.stats import norm
-
     if n < 1:
         raise TooFewValues("a detectable difference", n, 1)
-    return float(norm.ppf(0.5 + confidence / 2) * sigma * math.sqrt(2 / n))
+    return NormalDist().inv_cdf(0.5 + confidence / 2) * sigma * math.sqrt(2 / n)
 
 
 def expected_best_of(values: Sequence[float], n: int) -> float:
@@ -371,14 +380,17 @@ def wilson(successes: int, n: int, *, confidence: float = 0.95) -> Interval:
         TooFewValues: n is below 1.
         UnusableValues: more successes than trials, or fewer than none.
     """
-    from scipy.stats import binomtest
-
     if n < 1:
         raise TooFewValues("a proportion", n, 1)
     if not 0 <= successes <= n:
         raise UnusableValues(f"{successes} successes in {n} trials")
-    low, high = binomtest(successes, n).proportion_ci(confidence_level=confidence, method="wilson")
-    return Interval(successes / n, float(low), float(high), confidence, "Wilson", n)
+    z2 = NormalDist().inv_cdf(0.5 + confidence / 2) ** 2
+    share = successes / n
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = math.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    low = 0.0 if successes == 0 else middle - half
+    high = 1.0 if successes == n else middle + half
+    return Interval(share, low, high, confidence, "Wilson", n)
 
 
 def _finite(values: Sequence[float]) -> FloatArray:

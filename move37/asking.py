@@ -1,7 +1,9 @@
 """Asking a role: one question and at most one corrective round, every reply stored, none asked for twice."""
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from pydantic import BaseModel
@@ -40,7 +42,11 @@ class Form(Generic[_T]):
 
 RESEARCHER = Form(Hypothesis, researcher.parse, researcher.corrective)
 CODER: Form[coder.Written] = Form(None, coder.parse, coder.corrective)
-ANALYST = Form(Analysis, analyst.parse, analyst.corrective)
+
+
+def weighing(lessons: Collection[str]) -> Form[Analysis]:
+    """The analyst's form: evidence may name these lessons only."""
+    return Form(Analysis, partial(analyst.parse, lessons=lessons), analyst.corrective)
 
 
 async def ask(

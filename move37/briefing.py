@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from agents.contexts import (
-    AnalysisContext,
     Brief,
     CodeContext,
     Collision,
@@ -33,8 +32,6 @@ from move37.config import CampaignConfig
 from move37.errors import CampaignPaused
 from move37.recalling import shown_id
 from move37.reserving import same_program
-
-_LESSONS_SHOWN = 12
 
 
 def brief(config: CampaignConfig) -> Brief:
@@ -68,7 +65,7 @@ def research_context(
     memory: Memory,
     config: CampaignConfig,
 ) -> ResearchContext:
-    """What the researcher sees: parent, exemplars, what was tried and came of it, lessons, what it just repeated."""
+    """What the researcher sees: parent, exemplars, what was tried and came of it, `lessons`, what it just repeated."""
     parent, exemplars = _shown(store, experiment)
     scores = {e.id: e.score for e in visible}
     recent = [e for e in reversed(visible) if e.kind == "proposal"][: config.search.history]
@@ -85,13 +82,20 @@ def research_context(
         parent=parent,
         exemplars=exemplars,
         history=history,
-        lessons=tuple(
-            LessonView(shown_id(x.experiment_id), x.claim, x.level, str(x.body.get("change", "")), x.body.get("effect"))
-            for x in lessons[-_LESSONS_SHOWN:]
-        ),
+        lessons=tuple(lesson_view(x) for x in lessons),
         collisions=tuple(collisions),
         memory=memory,
+        task=str(experiment.selection.get("task", "")),
     )
+
+
+def lesson_view(lesson: Lesson) -> LessonView:
+    """A lesson as agents see it: with the measured effect where there is one, and no change where its experiment's
+    program was not the declared one."""
+    measured = lesson.body.get("measured") or {}
+    change = str(lesson.body.get("change", "")) if measured.get("attributed", True) else ""
+    effect = measured.get("difference", lesson.body.get("effect"))
+    return LessonView(shown_id(lesson.experiment_id), lesson.claim, lesson.level, change, effect)
 
 
 @dataclass(frozen=True)
@@ -158,36 +162,6 @@ def repair_context(
             for a in reversed(before)
             if a.outcome == "gate_failed"
         ),
-    )
-
-
-def analysis_context(
-    store: Store, campaign_brief: Brief, experiment: Experiment, attempt: Attempt, hypothesis: Hypothesis
-) -> AnalysisContext:
-    """What the analyst sees: predicted and measured, parent and child, per task and seed."""
-    if attempt.program_sha256 is None:
-        raise AssertionError(f"{experiment.id} is analysed without a program")
-    trials = store.trials(experiment.id)
-    parent, _ = _shown(store, experiment)
-    failed = next((t for t in trials if t.state == "failed"), None)
-    curves = {
-        t.task: [(float(p["fraction"]), float(p["accuracy"])) for p in t.curve]
-        for t in trials
-        if t.state == "completed"
-    }
-    return AnalysisContext(
-        brief=campaign_brief,
-        experiment=shown_id(experiment.id),
-        hypothesis=hypothesis,
-        source=store.program(attempt.program_sha256).source,
-        status="failed" if failed else "completed",
-        reason=f"{failed.reason}: {failed.message}" if failed else "",
-        parent=parent,
-        per_task=per_task(trials),
-        per_seed=per_seed(trials),
-        curves=curves,
-        cost=_cost(attempt.detail),
-        parent_cost=_cost(_parent_of(store, experiment).environment),
     )
 
 
@@ -325,7 +299,7 @@ def _design(hypothesis: dict[str, object] | None) -> str:
     return str((hypothesis or {}).get("design", ""))
 
 
-def _cost(holder: Mapping[str, Any]) -> dict[str, float]:
+def cost_of(holder: Mapping[str, Any]) -> dict[str, float]:
     """The cost profile that rides on an accepted attempt or a finished experiment. Counted, so a repeat reproduces it;
     throughput is not shown to agents, or prompts would differ from run to run."""
     return {str(key): float(value) for key, value in holder.get("cost", {}).items()}

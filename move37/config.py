@@ -143,6 +143,7 @@ class SearchConfig(_Section):
 
     `edit_from_lines`: from this length on, the coder may answer a small change with edits; 0: never.
     `diverse_exemplars`: exemplars are chosen by score and likeness, else by score alone.
+    `ablation_share`: of the experiments, at most so many carry out an ablation that an analyst asked for.
     `without`: parts that it does without, to measure what they are worth (`move37 study ablate`).
     """
 
@@ -156,6 +157,7 @@ class SearchConfig(_Section):
     edit_from_lines: Annotated[int, Field(ge=0)] = 120
     diverse_exemplars: bool = True
     without: tuple[Part, ...] = ()
+    ablation_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
 
 
 class ObjectiveConfig(_Section):
@@ -310,13 +312,14 @@ def validate(data: Mapping[str, Any]) -> CampaignConfig:
 
 def stored(data: Mapping[str, Any]) -> CampaignConfig:
     """The configuration of a stored campaign. What one from before knew nothing of, it keeps doing without (levels of
-    identity, edits, diverse exemplars): its experiments, replayed or resumed, meet the rules under which they began.
+    identity, edits, diverse exemplars, ablations): replayed or resumed, its experiments meet the rules under which they
+    began.
 
     Raises:
         ConfigError: as `load`.
     """
     search = dict(data.get("search", {}))
-    before = {"identity": ["L0"], "edit_from_lines": 0, "diverse_exemplars": False}
+    before = {"identity": ["L0"], "edit_from_lines": 0, "diverse_exemplars": False, "ablation_share": 0.0}
     return validate({**data, "search": {**before, **search}})
 
 

@@ -35,16 +35,25 @@ def copy_experiments(source: Store, target: Store, campaign_id: str, last: Exper
     for lesson in source.lessons(last.campaign_id, up_to_index=last.index):
         if lesson.experiment_id in finished:
             target.put_lesson(lesson.experiment_id, lesson.claim, level=lesson.level, body=lesson.body)
-        if lesson.retired_by in finished:
-            target.retire_lesson(lesson.id, lesson.retired_by)
-    for evidence in source.evidence(last.campaign_id):
-        if evidence.experiment_id in finished:
-            target.put_evidence(evidence.lesson_id, evidence.experiment_id, evidence.stance, evidence.note)
+            if lesson.retired_by in finished:
+                target.retire_lesson(lesson.id, lesson.retired_by)
+    _copy_evidence(source, target, last.campaign_id, finished)
     uses: dict[str, list[str]] = {}
     for use in source.knowledge_uses(last.campaign_id):
         uses.setdefault(use.experiment_id, []).append(use.entry)
     for experiment_id in finished & uses.keys():
         target.put_knowledge_uses(experiment_id, uses[experiment_id])
+
+
+def _copy_evidence(source: Store, target: Store, campaign_id: str, finished: set[str]) -> None:
+    """What the `finished` experiments say of lessons that are there: those of their campaign and of its origins."""
+    copied = {lesson.id for campaign in target.campaigns() for lesson in target.lessons(campaign.id)}
+    origin: str | None = campaign_id
+    while origin is not None:
+        for evidence in source.evidence(origin):
+            if evidence.experiment_id in finished and evidence.lesson_id in copied:
+                target.put_evidence(evidence.lesson_id, evidence.experiment_id, evidence.stance, evidence.note)
+        origin = source.campaign(origin).forked_from
 
 
 def _copy_course(source: Store, target: Store, experiment: Experiment) -> None:

@@ -19,7 +19,7 @@ from evaluator.errors import UnknownTrack
 from evaluator.objective import objective_hash, selects_on
 from evaluator.profile import CostReport
 from evaluator.static_gate import MAX_PROGRAM_BYTES
-from evaluator.statistics import Interval, holm, mean_interval, paired_difference, pooled_seed_std, smallest_detectable
+from evaluator.statistics import Interval, holm, mean_interval, paired_difference, pooled_sigma, smallest_detectable
 from evaluator.tasks import registry
 from evaluator.trial import TrialRequest
 from evaluator.verdict import Verdict
@@ -266,18 +266,8 @@ def _references(
 
 def composite_sigma(question: Question) -> float | None:
     """Seed standard deviation of the composite over the ranking tasks, pooled over the stored references."""
-    stored = measured.load(question.tier)
-    ranking = question.ranking()
-    seeds = _stored_seeds(stored, question, ranking)
-    groups = list(stored.composites(question.track, ranking, seeds).values()) if len(seeds) > 1 and ranking else []
-    return pooled_seed_std(groups).estimate if groups else None
-
-
-def _stored_seeds(stored: measured.Measurements, question: Question, ranking: Sequence[str]) -> list[int]:
-    found = [
-        set(by_seed) for task in ranking for by_seed in stored.scores(question.track, task).values() if len(by_seed) > 1
-    ]
-    return sorted(set.intersection(*found)) if found else []
+    groups = measured.load(question.tier).composite_groups(question.track, question.ranking())
+    return pooled_sigma(groups) if groups else None
 
 
 def _comparison(name: str, trained: bool, own: list[float], other: list[float], sigma: float | None) -> Comparison:

@@ -23,7 +23,9 @@ from memory.store import Store
 from move37.budget import Budget
 from move37.config import CampaignConfig, stored
 from move37.errors import NotThere
+from move37.evidence import standing
 from move37.laboratory import Laboratory
+from move37.measuring import Noise, Ruler
 from move37.recalling import Recollection
 from move37.turnstile import Turnstile
 from prompts.loader import Prompts
@@ -138,23 +140,17 @@ class Visibility:
         return [*known, *fresh[len(final) :]]
 
     def lessons(self, index: int) -> list[Lesson]:
-        """The lessons of what experiment `index` sees, by the index of their experiment. One that was refuted only
-        beyond is shown as it stood."""
-        stretches = self.stretches(index)
-        found = []
-        for stretch in stretches:
+        """The lessons of what experiment `index` sees, by the index of their experiment, each with the level and the
+        refuter that the evidence of what it sees gives. One that was refuted only beyond is shown as it stood."""
+        found, rows = [], []
+        for stretch in self.stretches(index):
             lessons = self.store.lessons(stretch.campaign_id, up_to_index=stretch.last)
             if stretch.also is not None:
                 seen = {e.id for e in self._up_to(stretch.campaign_id, stretch.up_to)}
                 lessons = [x for x in lessons if x.experiment_id in seen | {stretch.also.id}]
             found.extend(lessons)
-        return [replace(x, retired_by=None) if self._refuted_beyond(x, stretches) else x for x in found]
-
-    def _refuted_beyond(self, lesson: Lesson, stretches: tuple[Stretch, ...]) -> bool:
-        if lesson.retired_by is None:
-            return False
-        refuter = self.store.experiment(lesson.retired_by)
-        return not any(stretch.holds(refuter) for stretch in stretches)
+            rows.extend(self.store.evidence(stretch.campaign_id))
+        return standing(found, rows, {e.id: e.index for e in self.experiments(index)})
 
     def tried(self, level: str, key: str) -> str | None:
         """The inherited experiment that holds this identity, if there is one: what it tried counts as tried here."""
@@ -191,6 +187,12 @@ class Loop:
     def visibility(self) -> Visibility:
         """Which experiments those of this campaign may know."""
         return Visibility.of(self.store, self.campaign)
+
+    @cached_property
+    def ruler(self) -> Ruler:
+        """Compares experiments with their parents."""
+        goal = self.config.objective
+        return Ruler(self.store, Noise(goal.track, goal.tier, goal.tasks))
 
     @property
     def indices(self) -> range:

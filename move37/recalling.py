@@ -93,7 +93,7 @@ class Recollection:
         await self.learn(store, visible)
         parent = str(experiment.parent_id)
         up_to = visible[-1].index
-        evidence = [e for campaign in {x.campaign_id for x in visible} for e in store.evidence(campaign)]
+        evidence = [e for campaign in sorted({x.campaign_id for x in visible}) for e in store.evidence(campaign)]
         return select(
             self.view,
             parent,

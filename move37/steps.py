@@ -4,15 +4,18 @@ Every step first looks in the store for its own finished work, so that repeating
 model call, trial or record. A step returns the name of the next; the graph only follows.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from agents import analyst, researcher
 from agents.contexts import ResearchContext
 from agents.errors import ReplyMalformed
 from evaluator.trial import TrialRequest
 from evaluator.verdict import Verdict
-from memory.records import Attempt, AttemptOutcome, Experiment
+from memory.records import Attempt, AttemptOutcome, Experiment, Lesson
 from memory.tokens import estimate
-from move37 import briefing, coding, observing, recalling, reserving
-from move37.asking import ANALYST, RESEARCHER, ask
+from move37 import ablations, analysing, briefing, calibration, coding, observing, recalling, reserving
+from move37.asking import RESEARCHER, ask, weighing
 from move37.choosing import choose
 from move37.laboratory import GateRequest
 from move37.ladder import climb, static
@@ -24,6 +27,8 @@ async def select(loop: Loop, experiment_id: str) -> Route:
     """Chooses parent and exemplars and opens the first attempt."""
     experiment = loop.store.experiment(experiment_id)
     if experiment.selected_at is None:
+        ablation = ablations.requested(loop, experiment)
+        asked = None if ablation is None else loop.store.experiment(ablation.parent_id)
         visible = loop.visible(experiment)
         await loop.recollection.learn(loop.store, visible)
         choice = choose(
@@ -31,14 +36,14 @@ async def select(loop: Loop, experiment_id: str) -> Route:
             seed=loop.config.seed,
             index=experiment.index,
             exemplars=0 if "exemplars" in loop.config.search.without else loop.config.search.exemplars,
-            fixed_parent=loop.visibility.first_parent(experiment.index),
+            fixed_parent=asked or loop.visibility.first_parent(experiment.index),
             alike=loop.recollection.programs.similarity if loop.config.search.diverse_exemplars else None,
         )
         loop.store.select(
             experiment_id,
             parent_id=choice.parent.id,
             exemplar_ids=[e.id for e in choice.exemplars],
-            selection=choice.rationale,
+            selection=choice.rationale if ablation is None else ablations.selection(ablation),
         )
     loop.store.put_attempt(experiment_id, 1, origin="proposal")
     return "research"
@@ -66,8 +71,14 @@ async def _evidence(loop: Loop, experiment: Experiment) -> ResearchContext:
     visible, lessons = loop.visible(experiment), loop.visibility.lessons(experiment.index)
     knowledge = observing.suggestions(loop.store, loop.brief, experiment, visible)
     selection = await loop.recollection.recall(loop.store, experiment, visible, lessons, knowledge)
-    memory = recalling.reminded(selection, visible)
-    context = briefing.research_context(loop.store, loop.brief, experiment, visible, lessons, memory, loop.config)
+    memory = replace(
+        recalling.reminded(selection, visible),
+        calibration=calibration.line(_forecasts(loop, visible, lessons)),
+        retired=sum(x.retired_by is not None for x in lessons),
+    )
+    by_id = {x.id: x for x in lessons}
+    chosen = [by_id[claim.lesson_id] for claim in selection.lessons]
+    context = briefing.research_context(loop.store, loop.brief, experiment, visible, chosen, memory, loop.config)
     fitted = recalling.within(
         told(context, loop.config.search.without),
         loop.config.search.prompt_tokens,
@@ -75,6 +86,14 @@ async def _evidence(loop: Loop, experiment: Experiment) -> ResearchContext:
     )
     loop.store.put_knowledge_uses(experiment.id, [entry.id for entry in fitted.memory.knowledge])
     return fitted
+
+
+def _forecasts(loop: Loop, visible: Sequence[Experiment], lessons: Sequence[Lesson]) -> list[calibration.Forecast]:
+    """What this campaign's model predicted, as far as it is visible. A fork under another model inherits none."""
+    models = {c: calibration.model_of(loop.store.campaign(c)) for c in {e.campaign_id for e in visible}}
+    own = models.get(loop.campaign.id, calibration.model_of(loop.campaign))
+    made = [e for e in visible if models[e.campaign_id] == own]
+    return calibration.forecasts_of(made, loop.ruler, models, calibration.repaired_away(lessons))
 
 
 async def code(loop: Loop, experiment_id: str) -> Route:
@@ -202,20 +221,18 @@ async def analyse(loop: Loop, experiment_id: str) -> Route:
     if loop.store.analysis(experiment_id) is None:
         loop.notify("analyse", {"experiment": experiment_id})
         experiment = loop.store.experiment(experiment_id)
-        attempts = loop.store.attempts(experiment_id)
-        hypothesis = briefing.hypothesis_of(attempts)
-        context = briefing.analysis_context(loop.store, loop.brief, experiment, attempts[-1], hypothesis)
+        case = analysing.Case.of(loop, experiment)
+        context = analysing.context(case)
         prompt = analyst.messages(loop.prompts, context)
+        form = weighing([x.experiment for x in context.lessons])
         try:
-            analysis = await ask(loop, experiment, "analyst", attempts[-1].number, prompt, ANALYST)
+            analysis = await ask(loop, experiment, "analyst", case.attempts[-1].number, prompt, form)
         except ReplyMalformed as error:  # the measurement stands without a commentary; that it is missing is recorded
             loop.store.put_event(
                 loop.campaign.id, "analysis_malformed", {"why": error.why}, experiment_id=experiment_id
             )
             return "record"
-        lesson = analysis.lesson.model_dump(mode="json")
-        loop.store.put_lesson(experiment_id, analysis.lesson.claim, level="observed", body=lesson)
-        loop.store.put_analysis(experiment_id, analysis.model_dump(mode="json"))  # last: it marks this step as done
+        analysing.keep(case, analysis)
     return "record"
 
 

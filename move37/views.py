@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from memory.errors import NotFound
 from memory.records import Campaign, Experiment, Trial
+from move37 import reckoning
 from move37.errors import NotThere
 from move37.workspace import Workspace
 
@@ -107,6 +108,7 @@ def closer(store: "Store", campaign: Campaign) -> dict[str, Any]:
             {"entry": x.entry, "shown": x.shown, "measured": x.measured, "gained": x.gained, "mean_gain": x.mean_gain}
             for x in uses
         ],
+        **reckoning.summary(store, campaign),
     }
 
 
@@ -205,6 +207,7 @@ def show(store: "Store", experiment: Experiment) -> dict[str, Any]:
         ],
         "trials": [_trial(t) for t in store.trials(experiment.id)],
         "analysis": analysis.body if analysis else None,
+        **reckoning.of_experiment(store, campaign, experiment),
         "exchanges": [
             {
                 "id": x.id,

@@ -1,7 +1,9 @@
-"""The embedded analyst: compares each prediction with its measurement, seed spread in view, and draws one lesson.
+"""The embedded analyst: compares each prediction with its measurement, noise in view, and draws one lesson.
 
-A difference counts as real where it exceeds the larger spread (half the range of the seeds) of the two programs and
-`LEAST_NOISE`; with a single seed it is called unresolved below `SINGLE_SEED_NOISE`.
+A difference counts as real where the table says that it is beyond noise. Where that is not known, it has to exceed the
+larger spread (half the range of the seeds) of the two programs and `LEAST_NOISE`; with a single seed it is called
+unresolved below `SINGLE_SEED_NOISE`. Evidence is stated on lessons of the same change. After a gain beyond noise it
+asks for an ablation, if the change brought a component of which a part can be taken away.
 """
 
 from __future__ import annotations
@@ -11,26 +13,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from agents.embedded.reading import Section, read_list, read_table, titled
+from agents.embedded.ablating import idea_kept, part_to_remove
+from agents.embedded.evidence import change_kind
+from agents.embedded.reading import Section, first_block, read_lessons, read_list, read_table, titled
 
 # Below these a difference is never called real: seeds of recall-type tasks vary by far more near the step where the
 # task is suddenly learnt, and two or three seeds that happen to agree do not show that there is no noise.
 SINGLE_SEED_NOISE = 0.05
 LEAST_NOISE = 0.02
-_PREDICTION = re.compile(r"([\w.-]+) (up|down|same) (\d+\.\d+)")
+_PREDICTION = re.compile(r"([\w.:=-]+) (up|down|same) (\d+\.\d+)")
+_SCORE = re.compile(r"^([+-]\d+\.\d+) against the parent; .*beyond noise: (yes|no|not known)$")
 
 Held = Literal["yes", "partly", "no", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One task: measured and parent's values, and their seeds."""
+    """One task: measured and parent's values, and their seeds; `beyond` noise where the table knows."""
 
     task: str
     measured: float | None
     seeds: tuple[float, ...]
     parent: float | None
     parent_seeds: tuple[float, ...]
+    beyond: bool | None = None
 
     @property
     def difference(self) -> float | None:
@@ -47,21 +53,29 @@ class Row:
     def noise(self) -> float:
         return SINGLE_SEED_NOISE if self.spread is None else max(LEAST_NOISE, self.spread)
 
+    @property
+    def real(self) -> bool:
+        """Whether the task moved."""
+        moved = self.difference is not None and abs(self.difference) > self.noise
+        return moved if self.beyond is None else self.beyond
 
-def analyse(parts: Sequence[Section]) -> dict[str, object]:
-    """The reply's object."""
+
+def analyse(parts: Sequence[Section], d_model: int = 0) -> dict[str, object]:
+    """The reply's object. Without a width, the program is not read and no ablation asked for."""
     stated = read_list(titled(parts, "Hypothesis"))
     outcome = read_list(titled(parts, "Outcome"))
     change = stated.get("change", "the change")
     rows = [_row(task, cells) for task, cells in read_table(titled(parts, "Measured")).items() if task != "task"]
     differences = [row.difference for row in rows if row.difference is not None]
     if not differences or not outcome.get("status", "").startswith("completed"):
-        return _failed(outcome, change)
+        return _failed(parts, outcome, change, d_model)
     predictions = {
         task: (direction, float(size)) for task, direction, size in _PREDICTION.findall(stated.get("predictions", ""))
     }
     verdicts = {row.task: _held(row, predictions.get(row.task)) for row in rows}
-    effect = sum(differences) / len(differences)
+    whole = _SCORE.match(read_list(titled(parts, "Measured")).get("score", ""))
+    effect = float(whole[1]) if whole else sum(differences) / len(differences)
+    gained = whole is not None and whole[2] == "yes" and effect > 0
     held = _overall(verdicts)
     sentences = [
         _sentence(row, predictions.get(row.task), verdicts[row.task]) for row in rows if row.difference is not None
@@ -76,12 +90,46 @@ def analyse(parts: Sequence[Section]) -> dict[str, object]:
         "prediction_held": held,
         "lesson": {"claim": _claim(change, rows, effect), "change": change[:160], "effect": round(effect, 4)},
         "next_test": _next_test(change, rows, effect),
+        "idea_kept": _kept(parts, change, d_model),
+        "evidence": _evidence(parts, change, effect, rows),
+        "ablation_request": _request(parts, change, d_model) if gained else None,
     }
 
 
+def _evidence(parts: Sequence[Section], change: str, effect: float, rows: Sequence[Row]) -> list[dict[str, str]]:
+    """A stance on each lesson of the same change that this experiment moved beyond noise."""
+    if not any(row.real for row in rows):
+        return []
+    found = []
+    for lesson in read_lessons(titled(parts, "Lessons so far")):
+        if lesson.effect and effect and change_kind(lesson.change) == change_kind(change):
+            agrees = (lesson.effect > 0) == (effect > 0)
+            note = f"The same change moved the score by {effect:+.3f} here, and by {lesson.effect:+.3f} there."
+            stance = "supports" if agrees else "contradicts"
+            found.append({"lesson": lesson.experiment, "stance": stance, "note": note})
+    return found
+
+
+def _kept(parts: Sequence[Section], change: str, d_model: int) -> str:
+    if titled(parts, "Repairs") is None or not d_model:
+        return "yes"
+    stated, source = (first_block(titled(parts, title)) for title in ("Design", "Program"))
+    return idea_kept(stated, source, change, d_model)
+
+
+def _request(parts: Sequence[Section], change: str, d_model: int) -> dict[str, str] | None:
+    part = part_to_remove(first_block(titled(parts, "Program")), change, d_model) if d_model else None
+    if part is None:
+        return None
+    expect = f"The score falls beyond noise if this part of '{change}' is what raised it."
+    return {"remove": part, "expect": expect[:300]}
+
+
 def _row(task: str, cells: Sequence[str]) -> Row:
-    measured, seeds, parent, parent_seeds = (*cells, "", "", "", "")[:4]
-    return Row(task, _one(measured), _many(seeds), _one(parent), _many(parent_seeds))
+    """Predicted, measured, per seed, parent, per seed, difference, interval, noise, beyond noise."""
+    _, measured, seeds, parent, parent_seeds, *_ = (*cells, *[""] * 5)
+    beyond = {"yes": True, "no": False}.get(cells[-1])
+    return Row(task, _one(measured), _many(seeds), _one(parent), _many(parent_seeds), beyond)
 
 
 def _one(cell: str) -> float | None:
@@ -103,11 +151,11 @@ def _held(row: Row, prediction: tuple[str, float] | None) -> Held:
         return "unknown"
     direction, size = prediction
     if direction == "same":
-        return "yes" if abs(difference) <= max(size, row.noise) else "no"
+        return "yes" if not row.real or abs(difference) <= size else "no"
     towards = difference if direction == "up" else -difference
-    if towards > row.noise and towards >= size / 2:
+    if row.real and towards >= size / 2:
         return "yes"
-    return "partly" if towards > row.noise else "no"
+    return "partly" if row.real and towards > 0 else "no"
 
 
 def _overall(verdicts: Mapping[str, Held]) -> str:
@@ -122,9 +170,8 @@ def _sentence(row: Row, prediction: tuple[str, float] | None, held: Held) -> str
     assert difference is not None
     assert row.measured is not None
     assert row.parent is not None
-    spread = (
-        f"single seed, so below {row.noise:.2f} unresolved" if row.spread is None else f"seed spread {row.spread:.3f}"
-    )
+    unresolved = "single seed" if row.beyond is not None else f"single seed, so below {row.noise:.2f} unresolved"
+    spread = unresolved if row.spread is None else f"seed spread {row.spread:.3f}"
     said = "no prediction" if prediction is None else f"predicted {prediction[0]} {prediction[1]:.2f}, held: {held}"
     return f"{row.task} went from {row.parent:.3f} to {row.measured:.3f} ({difference:+.3f}; {spread}; {said})."
 
@@ -149,7 +196,7 @@ def _late(part: Section | None) -> str:
 
 
 def _claim(change: str, rows: Sequence[Row], effect: float) -> str:
-    real = [row for row in rows if row.difference is not None and abs(row.difference) > row.noise]
+    real = [row for row in rows if row.real]
     if not real:
         return f"Observed once: '{change}' moved no task beyond the noise between seeds ({effect:+.3f} in the mean)."
     parts = ", ".join(
@@ -167,7 +214,7 @@ def _next_test(change: str, rows: Sequence[Row], effect: float) -> str:
     return f"Make the change '{change}' on another parent: if it costs nothing there, this parent was the reason."
 
 
-def _failed(outcome: Mapping[str, str], change: str) -> dict[str, object]:
+def _failed(parts: Sequence[Section], outcome: Mapping[str, str], change: str, d_model: int) -> dict[str, object]:
     status = outcome.get("status", "not completed")
     return {
         "summary": f"{outcome.get('experiment', 'The experiment')} ended as {status}; without all its measurements "
@@ -180,4 +227,7 @@ def _failed(outcome: Mapping[str, str], change: str) -> dict[str, object]:
             "effect": 0.0,
         },
         "next_test": f"Make the change '{change}' in a smaller form that passes every gate.",
+        "idea_kept": _kept(parts, change, d_model),
+        "evidence": [],
+        "ablation_request": None,
     }

@@ -51,7 +51,7 @@ def answer(messages: Sequence[Message], seed: int | None) -> str:
     if setting.role == "coder":
         return coder.write(setting, parts, rng)
     if setting.role == "analyst":
-        return _json(analyst.analyse(parts))
+        return _json(analyst.analyse(parts, setting.d_model))
     found = researcher.read_evidence(parts)
     if found is None:
         raise RequestUnreadable("the researcher's prompt shows no parent program", "unknown_prompt")

@@ -12,6 +12,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from agents.embedded.ablating import answering, asked_to_remove
 from agents.embedded.changes import Change, Operator, changes, core_of, fits
 from agents.embedded.evidence import Evidence, Observation, change_kind, weigh
 from agents.embedded.genome import LEAVES, Mixer, Serial, design_text, leaf, per_layer, read_design
@@ -59,6 +60,7 @@ class Evidenced:
     tried: tuple[Tried, ...]
     collisions: tuple[Tried, ...]
     lessons: tuple[Learnt, ...]
+    asked: str = ""
 
 
 def read_evidence(parts: Sequence[Section]) -> Evidenced | None:
@@ -72,6 +74,7 @@ def read_evidence(parts: Sequence[Section]) -> Evidenced | None:
         tried=tuple(read_tried(titled(parts, "Already tried"))),
         collisions=tuple(read_tried(titled(parts, "Your last proposals repeated earlier experiments"))),
         lessons=tuple(read_lessons(titled(parts, "Lessons"))),
+        asked=asked_to_remove(titled(parts, "Your task")),
     )
 
 
@@ -87,6 +90,8 @@ def propose(setting: Setting, evidence: Evidenced, rng: random.Random) -> dict[s
     fresh = [option for option in options if per_layer(option.mixer, setting.n_layers) not in forbidden]
     if not fresh:
         fresh = _second_steps(options, exemplars, setting, forbidden) or options
+    if evidence.asked:
+        fresh = answering(evidence.asked, fresh, options) or fresh
     tasks = list(setting.chances)
     believed = _belief(parent, weighed, setting.n_layers, tasks)
     weights = [_weight(option, believed, weighed, setting.n_layers, tasks) for option in fresh]

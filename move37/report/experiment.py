@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.syntax import Syntax
 from rich.text import Text
 
+from move37.report.status import became
 from move37.report.terminal import console
 from move37.report.text import STYLES, plain, score
 
@@ -71,6 +72,22 @@ def _summary(out: Console, data: dict[str, Any]) -> None:
         accuracy = trial["metrics"].get("accuracy")
         detail = f"accuracy {accuracy:.3f}" if accuracy is not None else f"{trial['reason']}: {trial['message']}"
         _line(out, "trial", f"{trial['task']}, seed {trial['seed']}: score {score(trial['score'])}, {detail}")
+    _learnt(out, data)
+
+
+def _learnt(out: Console, data: dict[str, Any]) -> None:
+    """The lesson and how well it is founded; the ablation that was asked for, and the one that this is."""
+    lesson = data["lesson"]
+    if lesson:
+        state = f"retired by {lesson['retired_by']}" if lesson["retired_by"] else lesson["level"]
+        _line(out, "lesson", f"[{state}] {lesson['claim']}")
+        if lesson["idea_kept"] != "yes":
+            _line(out, "idea kept", f"{lesson['idea_kept']}, after repairs")
+        for one in lesson["evidence"]:
+            _line(out, one["stance"], f"{one['experiment']}, {one['note']}")
+    if data["ablation"]:
+        _line(out, "asked for", f"taking away {data['ablation']['remove']}: {became(data['ablation'])}")
+    _line(out, "answers", data["answers"])
 
 
 def _code(out: Console, data: dict[str, Any]) -> None:
@@ -117,6 +134,9 @@ def _analysis(out: Console, data: dict[str, Any]) -> None:
     if lesson := analysis.get("lesson"):  # an imported analysis may be a summary alone
         _line(out, "lesson", f"{lesson['claim']} (effect {lesson['effect']:+.3f})")
     _line(out, "next", analysis.get("next_test"))
+    _line(out, "idea kept", analysis.get("idea_kept"))
+    for stated in analysis.get("evidence") or []:
+        _line(out, "stated", f"{stated['stance']} the lesson of {stated['lesson']}: {stated['note']}")
 
 
 def _exchanges(out: Console, data: dict[str, Any]) -> None:

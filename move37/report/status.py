@@ -38,7 +38,43 @@ def _closer(row: dict[str, Any]) -> list[str]:
         )
     if useful:
         lines.append("(that an entry was shown before a gain does not say that it led to it)")
+    lines += _learnt(row)
     return ["", *lines] if lines else []
+
+
+def _learnt(row: dict[str, Any]) -> list[str]:
+    """Lessons by how well they are founded, how predictions held, what became of requested ablations."""
+    lines = []
+    counts = {level: n for level, n in (row.get("lessons") or {}).items() if n}
+    if counts:
+        lines.append("lessons: " + ", ".join(f"{n} {level}" for level, n in counts.items()))
+    found = row.get("calibration")
+    if found:
+        lines.append(f"predictions: {_held(found)}")
+        groups = {**found["by_model"], **found["by_mode"]} if len(found["by_mode"]) > 1 else found["by_model"]
+        if len(groups) > 1:
+            lines += [f"  {plain(name)}: {_held(one)}" for name, one in groups.items()]
+    for one in row.get("ablations", ()):
+        lines.append(f"ablation asked for by {plain(one['requested_by'])}: {plain(one['remove'])}: {became(one)}")
+    return lines
+
+
+def _held(one: dict[str, Any]) -> str:
+    skill = "" if one["skill"] is None else f", skill against no change {one['skill']:+.2f}"
+    return (
+        f"direction right in {one['right']} of {one['predictions']} (95 % interval {one['low']:.2f} to "
+        f"{one['high']:.2f}), sizes off by {one['mean_absolute_error']:.3f} on average{skill}"
+    )
+
+
+def became(request: dict[str, Any]) -> str:
+    """What became of a requested ablation."""
+    if request["carried_out_by"] is None:
+        return "not carried out"
+    if request["difference"] is None:
+        return f"{plain(request['carried_out_by'])}, {request['status']}"
+    noise = {True: "beyond noise", False: "within noise", None: "noise not known"}[request["beyond_noise"]]
+    return f"{plain(request['carried_out_by'])} moved the score by {request['difference']:+.3f} ({noise})"
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -13,11 +13,14 @@ from agents.contexts import (
     Brief,
     CodeContext,
     Collision,
+    DifferenceView,
     HistoryItem,
     LessonView,
     ProgramView,
     RepairContext,
+    RepairView,
     ResearchContext,
+    SiblingView,
     TaskView,
 )
 from agents.replies import Hypothesis, Prediction
@@ -165,6 +168,35 @@ def analysis(brief: Brief, hypothesis: Hypothesis, parent: ProgramView) -> Analy
         curves={"recall": [(0.1, 0.15), (0.5, 0.2), (1.0, 0.75)]},
         cost={"parameters": 25_000.0, "flops_per_token": 90_000.0},
         parent_cost={"parameters": 25_100.0, "flops_per_token": 45_000.0},
+        differences={
+            "recall": DifferenceView(0.56, 0.18, 0.94, 2, 0.087, True),
+            "mqar": DifferenceView(0.01, 0.01, 0.01, 2, 0.09, False),
+        },
+        score=DifferenceView(0.285, 0.094, 0.476, 2, 0.06, True),
+        shapes={"recall": "at chance until 10 %, then rises; still rising at the end"},
+        siblings=(
+            SiblingView(
+                "demo-0003",
+                "Retention",
+                "completed",
+                "ok",
+                "replace ShortConvolution by Retention",
+                DifferenceView(0.085, -0.1, 0.27, 2, 0.06, True),
+            ),
+            SiblingView("demo-0004", "Three memories", "rejected", "over_budget", "put Retention beside it", None),
+        ),
+        lessons=(
+            LessonView(
+                "demo-0003", "Retention alone recalls little.", "replicated", "replace core by Retention", 0.085
+            ),
+            LessonView("demo-0002", "The delta rule helps.", "observed", "replace Retention by DeltaRule", 0.2),
+        ),
+        retired=2,
+        repair=RepairView(
+            ("causality: it sees the future",),
+            "--- first\n+++ measured\n@@ -1 +1 @@\n-is_causal=False\n+is_causal=True",
+        ),
+        asked="Carry out an ablation.",
     )
 
 

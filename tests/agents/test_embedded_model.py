@@ -152,6 +152,8 @@ async def test_analysis_of_a_refuted_prediction_and_of_a_failure(
         analysis,
         per_task={"recall": 0.10, "mqar": 0.5},
         per_seed={"recall": [0.1, 0.1], "mqar": [0.5, 0.5]},
+        differences={},
+        score=None,
     )
     assert analyst.parse(await text_of(model, analyst.messages(prompts, worse))).prediction_held == "no"
     failed = replace(analysis, status="rejected", reason="over_budget", per_task={}, per_seed={}, curves={}, cost={})

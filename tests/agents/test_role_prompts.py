@@ -63,6 +63,31 @@ def test_failures_and_collisions_are_shown(rendered: dict[str, Prompt]) -> None:
     assert "0.170, 0.210" in text  # seeds, not only means
 
 
+def test_the_researcher_is_told_its_task_and_how_its_predictions_held(
+    prompts: Prompts, research: ResearchContext
+) -> None:
+    memory = replace(research.memory, calibration="direction right in 7 of 12", retired=1)
+    told = replace(research, memory=memory, task="Take away the gate.")
+    text = researcher.messages(prompts, told).messages[1].content
+    assert "Your predictions so far: direction right in 7 of 12.\n\n1 earlier lesson was refuted" in text
+    assert text.endswith("## Your task\n\nTake away the gate. Reply with the JSON object only.\n")
+    assert "Propose one change" not in text
+
+
+def test_without_evidence_the_analyst_is_told_so(prompts: Prompts, analysis: AnalysisContext) -> None:
+    bare = replace(
+        analysis, per_task={}, per_seed={}, curves={}, shapes={}, cost={}, differences={}, score=None, siblings=(),
+        lessons=(), retired=0, repair=None, asked="", status="failed", reason="diverged: at step 3",
+    )  # fmt: skip
+    text = analyst.messages(prompts, bare).messages[1].content
+    assert "| recall | up 0.400 | not measured | - | 0.190 | 0.170, 0.210 | not measured | not measured |" in text
+    assert "- score: not measured" in text
+    assert "No other child of this parent is known." in text
+    assert "None to weigh." in text
+    assert "Repairs" not in text
+    assert "refuted by later" not in text
+
+
 def test_what_a_gate_says_stays_inside_its_fence(rendered: dict[str, Prompt]) -> None:
     text = rendered["repair"].messages[1].content
     before, _, after = text.partition("````text\n")

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.campaign
 _WRITES = (
     "set_campaign_state", "begin_session", "open_experiment", "select", "put_program", "put_attempt", "close_attempt",
     "reserve", "put_verdicts", "put_exchange", "open_trial", "finish_trial", "finish_experiment", "put_analysis",
-    "put_lesson",
+    "put_lesson", "put_evidence", "retire_lesson",
 )  # fmt: skip
 
 

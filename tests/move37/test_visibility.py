@@ -10,6 +10,7 @@ from memory.records import Campaign, Experiment
 from memory.store import Store, open_store
 from move37 import forking, launch
 from move37.config import CampaignConfig
+from move37.copying import copy_experiments
 from move37.errors import ConfigError, NotThere
 from move37.loop import Visibility, horizon
 
@@ -92,6 +93,44 @@ def test_a_lesson_that_was_refuted_later_is_shown_as_it_stood(store: Store, tiny
     shown = {x.experiment_id: x.retired_by for x in Visibility.of(store, fork).lessons(4)}
     assert shown["tiny-0000"] == experiments[2].id
     assert shown["tiny-0001"] is None
+
+
+def test_the_level_of_a_lesson_is_what_its_reader_can_know(store: Store, tiny_config: Config) -> None:
+    """An origin, two forks and a fork of one of them: evidence of one branch is nothing to the other."""
+    config = tiny_config(experiments=9)
+    campaign = launch.start(store, config)
+    experiments = [completed(store, campaign, index) for index in range(4)]
+    lesson = store.lessons(campaign.id)[1]
+    left, right = (forked(store, config.model_copy(update={"name": n}), experiments[2]) for n in ("left", "right"))
+    store.put_evidence(lesson.id, experiments[3].id, "supports", "ablated: it fell")
+    store.put_evidence(lesson.id, completed(store, left, 3).id, "supports", "replicated: it rose")
+    node = completed(store, left, 4)
+    deep = forked(store, config.model_copy(update={"name": "deep"}), node)
+    store.put_evidence(lesson.id, completed(store, right, 3).id, "contradicts", "replicated: it fell")
+    store.put_evidence(lesson.id, completed(store, deep, 5).id, "contradicts", "stated: I think")
+
+    def seen(of: Campaign, index: int) -> tuple[str, str | None]:
+        found = next(x for x in Visibility.of(store, of).lessons(index) if x.id == lesson.id)
+        return found.level, found.retired_by
+
+    assert seen(campaign, 3) == ("observed", None)
+    assert seen(campaign, 4) == ("ablated", None)
+    assert seen(left, 3) == ("observed", None)
+    assert seen(left, 4) == seen(deep, 6) == ("replicated", None)
+    assert seen(right, 4) == ("observed", "right-0003")
+
+    scratch = open_store("sqlite://")  # where a fork is replayed: what its experiments saw has to come along
+    for origin, last in ((campaign, experiments[2]), (left, node)):
+        copy = scratch.create_campaign(
+            origin.name, config=origin.config, config_hash="", objective={}, objective_hash="", seed=0, arms=[],
+            forked_from=None if origin is campaign else scratch.campaigns()[0].id, forked_at=origin.forked_at,
+        )  # fmt: skip
+        for experiment in store.experiments(origin.id):
+            scratch.put_program(store.program(str(experiment.program_sha256)).source)
+        copy_experiments(store, scratch, copy.id, last)
+    copied = scratch.evidence(scratch.campaigns()[0].id)
+    assert [(x.lesson_id, x.experiment_id) for x in copied] == [(lesson.id, "left-0003")]
+    scratch.close()
 
 
 def test_a_node_without_a_score_is_no_parent(store: Store, tiny_config: Config) -> None:
