@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from memory.errors import NotFound
 from memory.records import Campaign, Experiment, Trial
-from move37 import reckoning
 from move37.errors import NotThere
 from move37.workspace import Workspace
 
@@ -91,6 +90,7 @@ def status(workspace: Workspace, store: "Overview", campaign: Campaign) -> dict[
 def closer(store: "Store", campaign: Campaign) -> dict[str, Any]:
     """What `status` says of one campaign beyond its row; it reads more of it."""
     from memory.knowledge_base.query import usage
+    from move37 import reckoning
 
     experiments = {e.id: e for e in store.outline(campaign.id)}
     gains = {
@@ -170,6 +170,8 @@ def show(store: "Store", experiment: Experiment) -> dict[str, Any]:
     campaign = store.campaign(experiment.campaign_id)
     analysis = store.analysis(experiment.id)
     attempts = store.attempts(experiment.id)
+    from move37 import reckoning
+
     parent = store.experiment(experiment.parent_id) if experiment.parent_id else None
     return {
         **node(experiment),
