@@ -10,7 +10,7 @@ from agents import analyst, coder, researcher
 from agents.contexts import Prompt
 from agents.errors import ReplyMalformed
 from agents.gateway import request_key
-from agents.replies import Analysis, Hypothesis
+from agents.replies import Analysis, Proposal
 from memory.records import Experiment
 from move37.loop import Loop
 from prompts.loader import Prompts
@@ -38,7 +38,7 @@ class Form(Generic[_T]):
     corrective: _Corrective
 
 
-RESEARCHER = Form(Hypothesis, researcher.parse, researcher.corrective)
+RESEARCHER = Form(Proposal, researcher.parse, researcher.corrective)
 CODER: Form[str] = Form(None, coder.parse, coder.corrective)
 ANALYST = Form(Analysis, analyst.parse, analyst.corrective)
 
@@ -61,7 +61,7 @@ async def ask(
         stored = loop.store.find_exchange(experiment.id, role, attempt, turn)
         if stored is None:
             loop.budget.check()
-            completion = await loop.model.complete(
+            completion = await loop.model_of(experiment).complete(
                 prompt.messages, schema=form.schema, seed=seed, deadline_s=loop.config.model.call_deadline_s
             )
             schema_name = form.schema.__name__ if form.schema else None

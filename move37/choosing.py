@@ -1,7 +1,8 @@
 """Selection: which experiment is the parent of the next one, and which are shown as exemplars.
 
 Pure functions of (campaign seed, experiment index, the visible experiments): the same memory gives the same choice in
-every run, whatever finished first. Not covered here: retrieval by similarity, islands, bandits over modes.
+every run, whatever finished first. Not covered here: retrieval by similarity, islands, modes
+and models (`modes`, `selecting`).
 
 The parent is drawn with probability proportional to `exp(z) / (1 + children)`, z the robust standard score among the
 best (distance from the median over the median absolute deviation, within ±3): good parents are favoured, parents that
@@ -33,11 +34,19 @@ class Choice:
 
 
 def choose(
-    visible: Sequence[Experiment], *, seed: int, index: int, exemplars: int, fixed_parent: Experiment | None = None
+    visible: Sequence[Experiment],
+    *,
+    seed: int,
+    index: int,
+    exemplars: int,
+    fixed_parent: Experiment | None = None,
+    why: str = "",
+    purpose: str = "select",
 ) -> Choice:
     """Chooses parent and exemplars among the completed experiments of `visible`.
 
-    `fixed_parent` is taken as it is, where a fork begins; the exemplars are chosen around it by the same rule.
+    `fixed_parent` is taken as it is, where a fork begins or for the reason `why`; the exemplars are chosen around it by
+    the same rule. Choices of another `purpose` for the same experiment are drawn independently.
 
     Raises:
         ValueError: nothing visible is completed.
@@ -48,10 +57,10 @@ def choose(
     )
     if not scored:
         raise ValueError("no completed experiment to choose a parent from")
-    rng = random.Random(f"select:{seed}:{index}")
+    rng = random.Random(f"{purpose}:{seed}:{index}")
     if fixed_parent is not None:
         shown = _exemplars(scored, fixed_parent, exemplars, rng)
-        return Choice(fixed_parent, shown, {"rule": "the experiment that was forked is the first parent"})
+        return Choice(fixed_parent, shown, {"rule": why or "the experiment that was forked is the first parent"})
     leaders = scored[:_LEADERS]
     weights = _weights(leaders, Counter(e.parent_id for e in visible if e.parent_id))
     parent = rng.choices(leaders, weights=weights)[0]

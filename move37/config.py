@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from agents.embedded.notice import EMBEDDED_MODEL
 from move37.errors import ConfigError
+from move37.modes import MODES, Mode
 
 WEAK_STARTERS = ("short_convolution", "diagonal_ssm")
 IdentityLevel = Literal["L0", "L1", "L2", "L3"]
@@ -29,24 +30,49 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+class OtherModel(_Section):
+    """A further model that may answer. Without a base URL, at the endpoint of the first one."""
+
+    name: str
+    base_url: str | None = None
+    input_usd_per_million: Annotated[float, Field(ge=0)] | None = None
+    output_usd_per_million: Annotated[float, Field(ge=0)] | None = None
+
+
 class ModelConfig(_Section):
-    """Which language model answers. Neither name nor base_url: the embedded grammar model."""
+    """Which language model answers. Neither name nor base_url: the embedded grammar model.
+
+    With `others`, each experiment is one model's, chosen by a bandit (`modes`).
+    """
 
     name: str | None = None
     base_url: str | None = None
     input_usd_per_million: Annotated[float, Field(ge=0)] | None = None
     output_usd_per_million: Annotated[float, Field(ge=0)] | None = None
     call_deadline_s: Annotated[float, Field(gt=0)] = 300.0
+    others: tuple[OtherModel, ...] = ()
 
     @property
     def embedded(self) -> bool:
-        """True when the embedded grammar model answers in process."""
-        return self.base_url is None and self.name in {None, EMBEDDED_MODEL}
+        """True when the embedded grammar model answers in process, and nothing else does."""
+        return self.base_url is None and self.name in {None, EMBEDDED_MODEL} and not self.others
 
     @property
     def priced(self) -> bool:
         """True when the cost of a call is known."""
-        return self.embedded or None not in (self.input_usd_per_million, self.output_usd_per_million)
+        return all(
+            one.embedded or None not in (one.input_usd_per_million, one.output_usd_per_million) for one in self.each()
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The models by name, the first one first."""
+        return tuple(one.name or EMBEDDED_MODEL for one in self.each())
+
+    def each(self) -> "tuple[ModelConfig, ...]":
+        """The models one by one, each as if it were the only one."""
+        first = self.model_copy(update={"others": ()})
+        return (first, *(first.model_copy(update=_given(one, self.base_url)) for one in self.others))
 
 
 class BudgetConfig(_Section):
@@ -57,8 +83,18 @@ class BudgetConfig(_Section):
     minutes: Annotated[float, Field(gt=0)] | None = None
 
 
+def _given(other: OtherModel, base_url: str | None) -> dict[str, Any]:
+    data = other.model_dump()
+    return data | {"base_url": None if other.name == EMBEDDED_MODEL else other.base_url or base_url}
+
+
 class SearchConfig(_Section):
-    """How the campaign searches. `identity`: the levels at which a program may be a repeat of an earlier one."""
+    """How the campaign searches.
+
+    `identity`: the levels at which a program may be a repeat of an earlier one. `modes`: what a researcher may be asked
+    for (`modes`). `novelty`: how similar the words of two hypotheses with equal numbers are when the later one is sent
+    back as a repeat before it is written; 0 asks nothing (`novelty`).
+    """
 
     starters: tuple[str, ...] = WEAK_STARTERS
     exemplars: Annotated[int, Field(ge=0, le=6)] = 3
@@ -67,6 +103,8 @@ class SearchConfig(_Section):
     history: Annotated[int, Field(ge=0, le=100)] = 12
     identity: tuple[IdentityLevel, ...] = IDENTITY_LEVELS
     prompt_tokens: Annotated[int, Field(ge=1000, le=1_000_000)] = 24_000
+    modes: tuple[Mode, ...] = MODES
+    novelty: Annotated[float, Field(ge=0, le=1)] = 0.95
 
 
 class ObjectiveConfig(_Section):
@@ -132,6 +170,10 @@ class CampaignConfig(_Section):
             raise ValueError("objective.seeds must lie in 0 .. 2^31-1")
         if len(set(self.search.identity)) != len(self.search.identity):
             raise ValueError(f"search.identity lists a level twice: {list(self.search.identity)}")
+        if not self.search.modes or len(set(self.search.modes)) != len(self.search.modes):
+            raise ValueError(f"search.modes needs at least one mode, each once; there are {', '.join(MODES)}")
+        if len(set(self.model.names)) != len(self.model.names):
+            raise ValueError(f"model.others names a model twice: {', '.join(self.model.names)}")
         if not self.search.starters or len(set(self.search.starters)) != len(self.search.starters):
             raise ValueError("search.starters needs at least one reference program, each once")
         if self.budget.usd is not None and not self.model.priced:
@@ -207,14 +249,15 @@ def validate(data: Mapping[str, Any]) -> CampaignConfig:
 
 
 def stored(data: Mapping[str, Any]) -> CampaignConfig:
-    """The configuration of a stored campaign. One from before there were further levels of identity keeps the first:
-    its experiments, replayed or resumed, meet the rules under which they began.
+    """The configuration of a stored campaign. One from before there were further levels of identity keeps the first,
+    one from before there were modes keeps to "improve" and compares no hypotheses: its experiments, replayed or
+    resumed, meet the rules under which they began.
 
     Raises:
         ConfigError: as `load`.
     """
     search = dict(data.get("search", {}))
-    return validate({**data, "search": {"identity": ["L0"], **search}})
+    return validate({**data, "search": {"identity": ["L0"], "modes": ["improve"], "novelty": 0.0, **search}})
 
 
 def _lay(data: dict[str, Any], dotted: str, value: Any) -> None:

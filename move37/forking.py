@@ -103,7 +103,7 @@ def _switch_model(model: dict[str, Any], layer: Mapping[str, Any]) -> None:
         return
     same = all(given.get(key, model[key]) == model[key] for key in ("name", "base_url"))
     if not same:
-        model.update(dict.fromkeys(_PRICES))
+        model.update(dict.fromkeys(_PRICES), others=[])
         if given.get("name") == EMBEDDED_MODEL or ("base_url" in given and "name" not in given):
             model.update(ModelConfig().model_dump(include={"name", "base_url"}))
 

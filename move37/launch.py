@@ -11,19 +11,20 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from agents.discovery import only_model
 from agents.embedded.notice import EMBEDDED_MODEL, EMBEDDED_NOTICE
 from agents.errors import EndpointInvalid, MissingKey, ModelUnavailable
-from agents.gateway import ChatModel, Prices, open_model
+from agents.gateway import DEFAULT_BASE_URL, ChatModel, Prices, open_model
 from evaluator import tiers
 from evaluator.objective import objective, objective_hash
 from memory.records import Campaign, Experiment
 from memory.store import Store
-from move37 import briefing
+from move37 import briefing, templates
 from move37.budget import Budget
 from move37.campaign import Ending, drive
-from move37.config import CampaignConfig, stored
+from move37.config import CampaignConfig, ModelConfig, stored
 from move37.errors import CampaignPaused, ConfigError
 from move37.keys import api_key, withdraw
 from move37.laboratory import Laboratory, SandboxLaboratory, require_accelerator
@@ -59,7 +60,7 @@ def resolved(config: CampaignConfig) -> CampaignConfig:
         if settings.base_url is not None and settings.name is None:
             name = asyncio.run(only_model(settings.base_url, api_key()))
             config = config.model_copy(update={"model": settings.model_copy(update={"name": name})})
-        open_chat_model(config)  # a missing key or an unusable URL is told before anything is written
+        open_chat_models(config)  # a missing key or an unusable URL is told before anything is written
     except (EndpointInvalid, MissingKey) as error:
         raise ConfigError(f"{error}. Without --model and --base-url the embedded grammar model answers.") from error
     except ModelUnavailable as error:
@@ -182,15 +183,26 @@ def execute(
     announce: Announce,
     on_campaign: Callable[[Campaign], None] = lambda campaign: None,
     fork_of: Experiment | None = None,
+    prompts_directory: Path | None = None,
 ) -> Launched:
     """Runs a campaign in this process until it ends or stops, and holds its lock meanwhile.
 
     Without `campaign` a new one is started, but only once sandbox and model are there: a launch that cannot work leaves
     no record behind that could not be continued either. `on_campaign` is told of the record before anything runs.
     With `fork_of` the new campaign goes on from that experiment (`forking.plan` says under which configuration).
+    `prompts_directory` has templates that come before the packaged ones.
+
+    Raises:
+        ConfigError: a template cannot be used, or is not the one that the campaign began with.
     """
+    if fork_of is not None and prompts_directory is None:
+        prompts_directory = templates.recorded_directory(store, fork_of.campaign_id)
+    if campaign is None:
+        templates.tried(prompts_directory)
+    else:
+        templates.of_campaign(store, campaign, prompts_directory)
     begin = partial(start, store, config, fork_of) if campaign is None else lambda: campaign
-    return asyncio.run(_execute(workspace, store, config, begin, notify, announce, on_campaign))
+    return asyncio.run(_execute(workspace, store, config, begin, notify, announce, on_campaign, prompts_directory))
 
 
 async def _execute(
@@ -201,6 +213,7 @@ async def _execute(
     notify: Notify,
     announce: Announce,
     on_campaign: Callable[[Campaign], None],
+    prompts_directory: Path | None,
 ) -> Launched:
     withdraw()
     opened = await open_sandbox(
@@ -209,23 +222,24 @@ async def _execute(
         accept_unsafe=config.sandbox.accept_unsafe,
         equipment=Equipment(config.sandbox.runtime, config.sandbox.gpus),
     )
-    model = None
+    models: dict[str, ChatModel] = {}
     try:
         laboratory = SandboxLaboratory(
             opened.sandbox, memory_gib=config.sandbox.memory_gib, cpus=config.sandbox.cpus, warm=config.parallel
         )
         notices = [*opened.warnings, *await _equipped(config, laboratory)]
-        model = open_chat_model(config)
+        models = open_chat_models(config)
         campaign = begin()
         with workspace.hold(campaign.id, campaign.name):
             on_campaign(campaign)
             remembered = Recollection.kept_in(workspace.runs / "neighbours" / campaign.id)
-            loop = _loop(store, campaign, config, laboratory, model, notify, remembered)
+            prompts = templates.of_campaign(store, campaign, prompts_directory)
+            loop = _loop(store, campaign, config, laboratory, models, prompts, notify, remembered)
             _announce_all(loop, opened, notices, announce)
             ending = await drive(loop, checkpoint_file=checkpoint_file(workspace, campaign))
             remembered.save()
     finally:
-        if model is not None:
+        for model in models.values():
             await model.close()
         await opened.sandbox.close()
     return Launched(store.campaign(campaign.id), ending)
@@ -236,7 +250,8 @@ def _loop(
     campaign: Campaign,
     config: CampaignConfig,
     laboratory: Laboratory,
-    model: ChatModel,
+    models: Mapping[str, ChatModel],
+    prompts: Prompts,
     notify: Notify,
     recollection: Recollection,
 ) -> Loop:
@@ -245,8 +260,9 @@ def _loop(
         campaign=campaign,
         config=config,
         brief=briefing.brief(config),
-        prompts=Prompts(),
-        model=model,
+        prompts=prompts,
+        model=models[config.model.names[0]],
+        others=models,
         laboratory=laboratory,
         budget=Budget(config.budget, lambda: store.spent(campaign.id)),
         turnstile=Turnstile(Visibility.of(store, campaign).first),
@@ -255,15 +271,38 @@ def _loop(
     )
 
 
+def open_chat_models(config: CampaignConfig) -> dict[str, ChatModel]:
+    """Every model that the configuration names, by name, the first one first.
+
+    The key goes to the first one's host alone: one of another host has to be local.
+
+    Raises:
+        MissingKey: one at another host is not local.
+    """
+    first, *others = config.model.each()
+    found = {config.model.names[0]: open_chat_model(config)}
+    for one in others:
+        known = one.base_url is None or _host(one.base_url) == _host(first.base_url)
+        found[one.name or EMBEDDED_MODEL] = _opened(one, api_key() if known else None)
+    return found
+
+
+def _host(base_url: str | None) -> str:
+    return urlsplit(base_url or DEFAULT_BASE_URL).netloc
+
+
 def open_chat_model(config: CampaignConfig) -> ChatModel:
-    """The model that the configuration names, over the one gateway."""
-    settings = config.model
+    """The first model that the configuration names, over the one gateway."""
+    return _opened(config.model.each()[0], api_key())
+
+
+def _opened(settings: ModelConfig, key: str | None) -> ChatModel:
     if settings.embedded:
         return open_model(model=None, base_url=None, api_key=None, prices=None)
     prices = None
     if settings.input_usd_per_million is not None and settings.output_usd_per_million is not None:
         prices = Prices(settings.input_usd_per_million, settings.output_usd_per_million)
-    return open_model(model=settings.name, base_url=settings.base_url, api_key=api_key(), prices=prices)
+    return open_model(model=settings.name, base_url=settings.base_url, api_key=key, prices=prices)
 
 
 def checkpoint_file(workspace: Workspace, campaign: Campaign) -> Path:
@@ -300,6 +339,8 @@ def _announce_all(loop: Loop, opened: Opened, equipment: list[str], announce: An
         notices.append(f"model {EMBEDDED_MODEL}: {EMBEDDED_NOTICE}")
     else:
         notices.append(f"model {loop.model.name}")
+    if len(loop.others) > 1:
+        notices.append(f"each experiment is one model's, chosen by a bandit among {', '.join(loop.others)}")
     notices.append(f"sandbox {opened.sandbox.level}: {opened.chosen_because}")
     notices.extend(equipment)
     for notice in notices:

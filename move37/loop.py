@@ -8,7 +8,7 @@ Not covered: which of the visible ones are shown (`choosing`, `briefing`).
 """
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import takewhile
@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from agents.contexts import Brief
 from agents.gateway import ChatModel
+from evaluator.objective import selects_on
 from memory.errors import NotFound
 from memory.records import Campaign, Experiment, Lesson
 from memory.store import Store
@@ -186,11 +187,22 @@ class Loop:
     turnstile: Turnstile
     notify: Notify
     recollection: Recollection = field(default_factory=Recollection)
+    others: Mapping[str, ChatModel] = field(default_factory=dict)
+
+    def model_of(self, experiment: Experiment) -> ChatModel:
+        """The model that answers for an experiment: the one that was selected for it, where there are several."""
+        return self.others.get(str(experiment.selection.get("model", "")), self.model)
 
     @cached_property
     def visibility(self) -> Visibility:
         """Which experiments those of this campaign may know."""
         return Visibility.of(self.store, self.campaign)
+
+    @cached_property
+    def ranking(self) -> tuple[str, ...]:
+        """The tasks whose scores are selected on."""
+        goal = self.config.objective
+        return tuple(selects_on(goal.track, goal.tier, goal.tasks))
 
     @property
     def indices(self) -> range:

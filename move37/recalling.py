@@ -7,12 +7,13 @@ give the same choice, whichever process asks and whatever else has finished sinc
 Not covered: parent and exemplars (`choosing`), how it is worded (`briefing`, the templates).
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from agents.contexts import FailureView, KnowledgeView, Memory, Mention, ResearchContext
+from agents.contexts import Difference, FailureView, KnowledgeView, Memory, Mention, ResearchContext
 from memory.knowledge_base.entries import entry
 from memory.neighbours import Neighbour, Neighbours
 from memory.records import Experiment, Lesson
@@ -20,6 +21,7 @@ from memory.retrieval import Fact, Near, Selection, Tried, k_near, select
 from memory.store import Store
 from memory.vectors import HashedText
 from memory.view import View
+from move37.differences import Differences
 
 _PROGRAMS, _HYPOTHESES = "programs.safetensors", "hypotheses.safetensors"
 _SAVED_EVERY = 200  # entries
@@ -45,6 +47,8 @@ class Recollection:
     programs: Neighbours = field(default_factory=_programs)
     hypotheses: Neighbours = field(default_factory=_hypotheses)
     folder: Path | None = None
+    differences: Differences = field(default_factory=Differences)
+    designs: dict[str, list[str]] = field(default_factory=dict)  # normalised text -> experiments, in order
     _unsaved: int = 0
 
     @classmethod
@@ -62,6 +66,8 @@ class Recollection:
         missing = self.programs.missing(sources)
         self._unsaved += self.programs.sync((known, store.program(str(sources[known])).source) for known in missing)
         self._unsaved += self.hypotheses.sync((e.id, wording(e.hypothesis)) for e in fresh if e.hypothesis)
+        for e in fresh:
+            self.designs.setdefault(normalised((e.hypothesis or {}).get("design", "")), []).append(e.id)
         if self._unsaved >= _SAVED_EVERY:
             self.save()
 
@@ -118,7 +124,17 @@ def wording(hypothesis: dict[str, Any] | None) -> str:
     return "\n".join(str(said.get(part, "")) for part in ("title", "mechanism", "change", "design"))
 
 
-def reminded(selection: Selection, visible: Sequence[Experiment]) -> Memory:
+def normalised(design: object) -> str:
+    """A design's text without what says nothing: white space, case, a final stop."""
+    return " ".join(str(design).split()).casefold().rstrip(". ")
+
+
+_FAILED_CHILDREN = 3
+
+To = Callable[[str], Difference | None]  # an experiment's difference to its parent, by id
+
+
+def reminded(selection: Selection, visible: Sequence[Experiment], difference: To = lambda one: None) -> Memory:
     """The selection as the researcher is shown it."""
     by_id = {e.id: e for e in visible}
 
@@ -133,6 +149,7 @@ def reminded(selection: Selection, visible: Sequence[Experiment]) -> Memory:
             str(hypothesis.get("change", "")),
             None if tried is None else tried.similarity,
             "" if tried is None else tried.by,
+            difference(fact.id),
         )
 
     return Memory(
@@ -140,6 +157,7 @@ def reminded(selection: Selection, visible: Sequence[Experiment]) -> Memory:
         elided=selection.lineage.elided,
         best=tuple(map(mention, selection.best)),
         worst=tuple(map(mention, selection.worst)),
+        failed=tuple(map(mention, _failed(selection, by_id.values()))),
         n_children=selection.n_children,
         failures=tuple(FailureView(f.status, f.reason, f.count, mention(f.example)) for f in selection.failures),
         neighbours=tuple(mention(one.fact, one) for one in selection.tried),
@@ -150,36 +168,61 @@ def reminded(selection: Selection, visible: Sequence[Experiment]) -> Memory:
     )
 
 
+def _failed(selection: Selection, visible: Iterable[Experiment]) -> list[Fact]:
+    """The latest of the parent's children that were not completed."""
+    failed = [e for e in visible if e.parent_id == selection.parent_id and e.status != "completed"]
+    return [Fact(e.id, e.name, e.status, e.reason, e.score) for e in failed[: -_FAILED_CHILDREN - 1 : -1]]
+
+
 def shown_id(experiment_id: str) -> str:
     """How agents know an experiment: without the campaign's name, which decides nothing and so must not reach them."""
     return f"exp-{experiment_id.rpartition('-')[2]}"
 
 
-_DROPPED_FIRST = ("knowledge", "worst", "best", "failures", "lessons", "neighbours", "path", "history")
+_DROPPED_FIRST = (
+    "knowledge", "worst", "failed", "best", "failures", "lessons", "neighbours", "path", "history", "exemplars",
+    "collisions",
+)  # fmt: skip
 
 
 def within(context: ResearchContext, tokens: int, count: Callable[[ResearchContext], int]) -> ResearchContext:
     """The context with whole items left out until its prompt has at most so many tokens, by `count`.
 
-    What goes first is said by `_DROPPED_FIRST`; of each list the last item goes first. Parent, exemplars and
-    collisions stay: if they alone are too long, so is the prompt.
+    What goes first is said by `_DROPPED_FIRST`; of each list the last item goes first. In a transfer the published
+    findings go last, since one of them is to be used. The parents stay: if they alone are too long, so is the prompt.
+
+    The fewest that are enough are left out. A prompt without an item more is shorter, so that their number is found by
+    halving: the items of a long prompt are many and rendering it takes milliseconds.
     """
-    dropped: dict[str, int] = {}
-    while count(context) > tokens:
-        name = next((name for name in _DROPPED_FIRST if _items(context, name)), None)
-        if name is None:
-            return context
-        dropped[name] = dropped.get(name, 0) + 1
-        shorter: dict[str, Any] = {name: _items(context, name)[:-1]}
-        told = "left out for length: " + ", ".join(f"{n} of {what}" for what, n in dropped.items())
-        if name in _OF_CONTEXT:
-            context = replace(context, memory=replace(context.memory, omitted=told), **shorter)
+    if count(context) <= tokens:
+        return context
+    order: Sequence[str] = _DROPPED_FIRST
+    if context.mode == "transfer":
+        order = (*(name for name in order if name != "knowledge"), "knowledge")
+    queue = [name for name in order for _ in _items(context, name)]
+    too_few, enough = 0, len(queue)
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        if count(_without(context, queue[:middle])) <= tokens:
+            enough = middle
         else:
-            context = replace(context, memory=replace(context.memory, omitted=told, **shorter))
-    return context
+            too_few = middle
+    return _without(context, queue[:enough])
 
 
-_OF_CONTEXT = frozenset({"lessons", "history"})
+def _without(context: ResearchContext, names: Sequence[str]) -> ResearchContext:
+    """The context less the last item of each list as often as it is named, and a line that says so."""
+    dropped = Counter(names)
+    if not dropped:
+        return context
+    kept: dict[str, Any] = {name: _items(context, name)[: -dropped[name]] for name in dropped}
+    told = "left out for length: " + ", ".join(f"{n} of {what}" for what, n in dropped.items())
+    own = {name: items for name, items in kept.items() if name in _OF_CONTEXT}
+    rest = {name: items for name, items in kept.items() if name not in _OF_CONTEXT}
+    return replace(context, memory=replace(context.memory, omitted=told, **rest), **own)
+
+
+_OF_CONTEXT = frozenset({"lessons", "history", "exemplars", "collisions"})
 
 
 def _items(context: ResearchContext, name: str) -> tuple[Any, ...]:

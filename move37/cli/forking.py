@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from move37.cli.guard import guarded
-from move37.cli.options import AsJson, RunsDir, StoreUrl
+from move37.cli.options import AsJson, PromptsDir, RunsDir, StoreUrl
 from move37.cli.running import MinutesOption, TokensOption, UsdOption, go
 
 
@@ -41,6 +41,7 @@ def fork(
     accept_unsafe: Annotated[
         bool, typer.Option("--accept-unsafe", help="Allow a language model's programs in the process sandbox.")
     ] = False,
+    prompts: PromptsDir = None,
     runs_dir: RunsDir = None,
     store: StoreUrl = None,
     as_json: AsJson = False,
@@ -67,4 +68,4 @@ def fork(
         planned = forking.plan(memory, experiment, overrides, config)
         settings = launch.resolved(planned.config)
         launch.check_name(memory, settings.name)
-        go(workspace, memory, settings, None, as_json, fork_of=planned.node)
+        go(workspace, memory, settings, None, as_json, fork_of=planned.node, prompts=prompts)

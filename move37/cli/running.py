@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from move37.cli.guard import fail, guarded, long_running
-from move37.cli.options import AsJson, CampaignName, RunsDir, StoreUrl
+from move37.cli.options import AsJson, CampaignName, PromptsDir, RunsDir, StoreUrl
 
 if TYPE_CHECKING:
     from memory.records import Campaign, Experiment
@@ -78,6 +78,7 @@ def run(
     accept_unsafe: Annotated[
         bool, typer.Option("--accept-unsafe", help="Allow a language model's programs in the process sandbox.")
     ] = False,
+    prompts: PromptsDir = None,
     runs_dir: RunsDir = None,
     store: StoreUrl = None,
     as_json: AsJson = False,
@@ -116,7 +117,7 @@ def run(
             settings = settings.model_copy(update={"name": _free_name(memory, settings.name)})
         settings = launch.resolved(settings)
         launch.check_name(memory, settings.name)
-        go(workspace, memory, settings, None, as_json)
+        go(workspace, memory, settings, None, as_json, prompts=prompts)
 
 
 @guarded
@@ -126,6 +127,7 @@ def resume(
     budget_usd: UsdOption = None,
     budget_tokens: TokensOption = None,
     budget_minutes: MinutesOption = None,
+    prompts: PromptsDir = None,
     runs_dir: RunsDir = None,
     store: StoreUrl = None,
     as_json: AsJson = False,
@@ -144,7 +146,7 @@ def resume(
             raise ConfigError(f"campaign '{chosen.name}' is finished ({chosen.stopped_because}): nothing to resume")
         with workspace.hold(chosen.id, chosen.name):
             settings = launch.extended(memory, chosen, more)
-        go(workspace, memory, settings, chosen, as_json)
+        go(workspace, memory, settings, chosen, as_json, prompts=prompts)
 
 
 def go(
@@ -155,6 +157,7 @@ def go(
     as_json: bool,
     *,
     fork_of: "Experiment | None" = None,
+    prompts: Path | None = None,
 ) -> None:
     """Runs a campaign (a new one, a stored one, or a fork) in front of the user, and says how it ended."""
     from move37.cli.inspecting import write_json
@@ -174,6 +177,7 @@ def go(
             announce=live.announce,
             on_campaign=live.begin,
             fork_of=fork_of,
+            prompts_directory=prompts,
         )
     row = status(workspace, memory, launched.campaign)
     if as_json:
