@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from agents.embedded.evidence import components_of
-from agents.embedded.priors import expected, abilities
+from agents.embedded.priors import abilities, expected
 from agents.embedded.program import read_program
 from evaluator import tiers
 from evaluator.gating import CostProfile

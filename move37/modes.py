@@ -26,8 +26,8 @@ noise is as large at the top as at the bottom, and would earn more there.
 would drop them. Every `ABLATE_EVERY`-th proposal is one, and every proposal for which one was asked; their scores do
 not reward the model that proposed them either.
 
-**Regret** is estimated as the sum over plays of the best mean among the arms that could be chosen then, less the mean of
-the one that was: how much more the best arms would have earned, if their means are what they seem to be now. Source of
+**Regret** is estimated as the sum over plays of the best mean among the arms that could be chosen then, less what the
+chosen one earned: how much more the best arms would have earned, if their means are what they seem to be now. Source of
 counting only arms that could be chosen: Kleinberg, Niculescu-Mizil and Sharma 2010 (Machine Learning 80, 245-272).
 
 Not covered: which ablations are worth asking for (`requested` is where they come in), and the choice of the parent.

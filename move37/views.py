@@ -12,6 +12,7 @@ from memory.knowledge_base.query import usage
 from memory.lineage import Forest, gain_over
 from memory.records import Campaign, Experiment, Trial
 from memory.store import Store
+from move37 import modes
 from move37.errors import NotThere
 from move37.workspace import Workspace
 
@@ -93,7 +94,11 @@ def closer(store: Store, campaign: Campaign) -> dict[str, Any]:
         if e.score is not None and (parent := experiments.get(e.parent_id or "")) and parent.score is not None
     }
     uses = usage(((use.experiment_id, use.entry) for use in store.knowledge_uses(campaign.id)), gains)
+    proposals = store.experiments(campaign.id)
+    model = campaign.config.get("model", {})
     return {
+        "modes": modes.summary(proposals, "mode", "improve"),
+        "models": modes.summary(proposals, "model", model.get("name") or "") if model.get("others") else None,
         "identity": [
             {"level": x.level, "programs": x.programs, "keyed": x.keyed, "cost_s": x.cost_s, "caught": x.caught}
             for x in store.recognised(campaign.id)
