@@ -104,7 +104,7 @@ class SearchConfig(_Section):
     identity: tuple[IdentityLevel, ...] = IDENTITY_LEVELS
     prompt_tokens: Annotated[int, Field(ge=1000, le=1_000_000)] = 24_000
     modes: tuple[Mode, ...] = MODES
-    novelty: Annotated[float, Field(ge=0, le=1)] = 0.95
+    novelty: Annotated[float, Field(ge=0, le=1)] = 0.85
 
 
 class ObjectiveConfig(_Section):

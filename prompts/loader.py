@@ -136,9 +136,9 @@ class Prompts:
         sources[name] = source
         try:
             tree = self._environment.parse(source)
-        except jinja2.TemplateSyntaxError as error:
+            holes = jinja2.meta.find_undeclared_variables(tree)
+        except jinja2.TemplateSyntaxError as error:  # an unknown filter is one too
             raise TemplateBroken(name, str(error.message), error.lineno) from error
-        holes = jinja2.meta.find_undeclared_variables(tree)
         for included in jinja2.meta.find_referenced_templates(tree):
             if included is not None and included not in sources:
                 holes |= self._collect(included, sources)
