@@ -74,12 +74,15 @@ def measure(path: Path, experiments: int, repeats: int, tokens: int) -> tuple[As
     with closing(open_store(f"sqlite:///{path}")) as store:
         loop = loop_of(store, store.campaigns()[0])
         search = loop.config.search.model_copy(update={"prompt_tokens": tokens})
-        loop = replace(loop, config=loop.config.model_copy(update={"search": search, "parallel": experiments}))
+        loop = replace(loop, config=loop.config.model_copy(update={"search": search, "parallel": 1}))
         found = []
-        for number in range(repeats + 1):  # `parallel` of that size: all see the stored ones, and none of each other
+        for number in range(repeats + 1):
             settings = {"arm": "agents", "track": "sequence", "tier": "smoke"}
             opened = store.open_experiment(loop.campaign.id, experiments + number, kind="proposal", **settings)
             found.append(assembled(loop, store, opened))
+            store.finish_experiment(
+                opened.id, status="failed", reason="reply_malformed", message="", score=None, name=""
+            )
     return found[0], found[1:]
 
 
@@ -113,8 +116,8 @@ def report(experiments: int, repeats: int, budgets: Sequence[int], directory: Pa
         lines += [
             f"## search.prompt_tokens = {tokens:,}",
             "",
-            f"{len(found)} prompts ({modes}); {over} over the budget, the longest {max(x.tokens for x in found):,} tokens, "
-            f"median {int(_mid([x.tokens for x in found])):,}. Asked for: at most {LIMIT_MS} ms.",
+            f"{len(found)} prompts ({modes}); {over} over the budget, the longest {max(x.tokens for x in found):,} "
+            f"tokens, median {int(_mid([x.tokens for x in found])):,}. Asked for: at most {LIMIT_MS} ms.",
             "",
             *table(first, found),
             "",
