@@ -8,6 +8,7 @@ prompt, where it would change what a model answers.
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from agents.contexts import (
@@ -104,8 +105,9 @@ def research_context(
     parent, exemplars = _shown(store, experiment)
     selection = experiment.selection
     mode: Mode = selection.get("mode", "improve")
-    scores = {e.id: e.score for e in visible}
-    recent = [e for e in reversed(visible) if e.kind == "proposal"][: config.search.history]
+    recent = list(islice((e for e in reversed(visible) if e.kind == "proposal"), config.search.history))
+    parents = {e.parent_id for e in recent}
+    scores = {e.id: e.score for e in visible if e.id in parents}
     history = tuple(replace(_history_item(e, scores), difference=difference(e.id)) for e in recent)
     last_visible = visible[-1].index if visible else -1
     collisions = []

@@ -53,7 +53,7 @@ def choose(
     """
     scored = sorted(
         (e for e in visible if e.status == "completed" and e.score is not None),
-        key=lambda e: (-_score(e), e.index),
+        key=lambda e: (-(e.score or 0.0), e.index),
     )
     if not scored:
         raise ValueError("no completed experiment to choose a parent from")
@@ -62,7 +62,7 @@ def choose(
         shown = _exemplars(scored, fixed_parent, exemplars, rng)
         return Choice(fixed_parent, shown, {"rule": why or "the experiment that was forked is the first parent"})
     leaders = scored[:_LEADERS]
-    weights = _weights(leaders, Counter(e.parent_id for e in visible if e.parent_id))
+    weights = _weights(leaders, Counter([e.parent_id for e in visible if e.parent_id]))
     parent = rng.choices(leaders, weights=weights)[0]
     shown = _exemplars(scored, parent, exemplars, rng)
     rationale: dict[str, float | int | str] = {

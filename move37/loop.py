@@ -82,6 +82,7 @@ class Visibility:
     node: Experiment | None = None
     inherited: tuple[Stretch, ...] = ()
     _known: dict[str, list[Experiment]] = field(default_factory=dict, compare=False, repr=False)
+    _lessons: dict[str, list[tuple[int, list[Lesson]]]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, store: Store, campaign: Campaign) -> "Visibility":
@@ -144,12 +145,23 @@ class Visibility:
         stretches = self.stretches(index)
         found = []
         for stretch in stretches:
-            lessons = self.store.lessons(stretch.campaign_id, up_to_index=stretch.last)
+            lessons = self._lessons_up_to(stretch.campaign_id, stretch.last)
             if stretch.also is not None:
                 seen = {e.id for e in self._up_to(stretch.campaign_id, stretch.up_to)}
                 lessons = [x for x in lessons if x.experiment_id in seen | {stretch.also.id}]
             found.extend(lessons)
         return [replace(x, retired_by=None) if self._refuted_beyond(x, stretches) else x for x in found]
+
+    def _lessons_up_to(self, campaign_id: str, last: int) -> list[Lesson]:
+        """As the store lists them. Each is read once, and again only if its level changed or it was retired."""
+        known = self._lessons.setdefault(campaign_id, [])
+        read = known[-1][0] if known else -1
+        if last > read:
+            known.append((last, self.store.lessons(campaign_id, up_to_index=last, after_index=read)))
+        if all(up_to != last for up_to, _ in known):  # one that is asked about late: rare, and read as a whole
+            return self.store.lessons(campaign_id, up_to_index=last)
+        changed = {x.id: x for x in self.store.lessons(campaign_id, up_to_index=last, raised=True)}
+        return [changed.get(x.id, x) for up_to, some in known if up_to <= last for x in some]
 
     def _refuted_beyond(self, lesson: Lesson, stretches: tuple[Stretch, ...]) -> bool:
         if lesson.retired_by is None:

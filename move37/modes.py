@@ -34,8 +34,9 @@ Not covered: which ablations are worth asking for (`requested` is where they com
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -109,19 +110,40 @@ class Play:
     among: tuple[str, ...] = ()
 
 
+@dataclass
+class Plays:
+    """The plays of finished experiments, each worked out once. `key` is where the arm stands in the selection (the
+    bandit's own account beside it, under `_ACCOUNTS`), `default` the arm of those from before there was a choice."""
+
+    key: str
+    default: str
+    _found: dict[str, Play | None] = field(default_factory=dict)
+    _scores: dict[str, float | None] = field(default_factory=dict)
+
+    def of(self, visible: Iterable[Played]) -> list[Play]:
+        """Those of the proposals that are not ablations. Parents come before their children."""
+        plays = []
+        for one in visible:
+            if one.id not in self._found:
+                self._scores[one.id] = one.score if one.status == "completed" else None
+                self._found[one.id] = self._play(one)
+            play = self._found[one.id]
+            if play is not None:
+                plays.append(play)
+        return plays
+
+    def _play(self, one: Played) -> Play | None:
+        if one.kind != "proposal" or one.selection.get("mode") == "ablate":
+            return None
+        account = one.selection.get(_ACCOUNTS[self.key], {})
+        among = tuple(arm["name"] for arm in account.get("arms", ()))
+        earned = reward(self._scores[one.id], self._scores.get(one.parent_id or ""))
+        return Play(str(one.selection.get(self.key, self.default)), earned, among)
+
+
 def plays(visible: Iterable[Played], key: str, default: str) -> list[Play]:
-    """The visible proposals that are not ablations. `key` is where the arm stands in the selection (the bandit's own
-    account beside it, under `_ACCOUNTS`), `default` the arm of those from before there was a choice."""
-    known = list(visible)
-    scores = {one.id: one.score for one in known if one.status == "completed"}
-    found = []
-    for one in known:
-        if one.kind == "proposal" and one.selection.get("mode") != "ablate":
-            account = one.selection.get(_ACCOUNTS[key], {})
-            among = tuple(arm["name"] for arm in account.get("arms", ()))
-            earned = reward(scores.get(one.id), scores.get(one.parent_id or ""))
-            found.append(Play(str(one.selection.get(key, default)), earned, among))
-    return found
+    """As `Plays.of`, of experiments that are seen once."""
+    return Plays(key, default).of(visible)
 
 
 def draw(played: Sequence[Play], arms: Sequence[str], pending: int = 0) -> Drawn:
@@ -144,7 +166,8 @@ def draw(played: Sequence[Play], arms: Sequence[str], pending: int = 0) -> Drawn
     for _ in range(pending):
         counts[_best(counts, means, arms)] += 1
     bounds = _bounds(counts, means)
-    best = (max(means.get(arm, 0.0) for arm in (*play.among, play.arm)) for play in played)
+    kinds = Counter((play.arm, play.among) for play in played)
+    best = [count * max(means.get(name, 0.0) for name in (arm, *among)) for (arm, among), count in kinds.items()]
     return Drawn(
         arm=_best(counts, means, arms),
         arms=tuple(Arm(arm, int(seen[arm]), means.get(arm), bounds.get(arm)) for arm in arms),
@@ -185,12 +208,10 @@ def due(ordinal: int) -> bool:
     return ordinal % ABLATE_EVERY == ABLATE_EVERY - 1
 
 
-def choose(
-    visible: Sequence[Played], modes: Sequence[Mode], *, ordinal: int, pending: int
-) -> tuple[Mode, dict[str, Any]]:
+def choose(played: Sequence[Play], modes: Sequence[Mode], *, ordinal: int, pending: int) -> tuple[Mode, dict[str, Any]]:
     """The mode of proposal number `ordinal`, and what to store of the choice."""
     arms = [mode for mode in modes if mode != "ablate"]
-    drawn = draw(plays(visible, "mode", "improve"), arms or ["improve"], pending)
+    drawn = draw(played, arms or ["improve"], pending)
     mode = "ablate" if "ablate" in modes and (due(ordinal) or not arms) else drawn.arm
     found: Mode = next(known for known in MODES if known == mode)
     return found, {"mode": found, "bandit": drawn.as_dict()}

@@ -22,9 +22,11 @@ from memory.store import Store
 from memory.vectors import HashedText
 from memory.view import View
 from move37.differences import Differences
+from move37.modes import Plays
 
 _PROGRAMS, _HYPOTHESES = "programs.safetensors", "hypotheses.safetensors"
 _SAVED_EVERY = 200  # entries
+_OBSERVED_LOOKED_AT = 500
 
 
 def _programs() -> Neighbours:
@@ -49,7 +51,14 @@ class Recollection:
     folder: Path | None = None
     differences: Differences = field(default_factory=Differences)
     designs: dict[str, list[str]] = field(default_factory=dict)  # normalised text -> experiments, in order
+    suggested: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)  # experiment and parent -> entries
+    _plays: dict[str, Plays] = field(default_factory=dict)
+    _learnt: set[str] = field(default_factory=set)
     _unsaved: int = 0
+
+    def plays(self, key: str, default: str) -> Plays:
+        """What the bandit over `key` knows of finished experiments."""
+        return self._plays.setdefault(key, Plays(key, default))
 
     @classmethod
     def kept_in(cls, folder: Path) -> "Recollection":
@@ -60,8 +69,11 @@ class Recollection:
 
     def learn(self, store: Store, visible: Sequence[Experiment]) -> None:
         """Takes in what of `visible` is new."""
-        fresh = [e for e in visible if not self.view.visible(e.id)]
+        fresh = [e for e in visible if e.id not in self._learnt]
+        if not fresh:
+            return
         self.view.add(fresh)
+        self._learnt.update(e.id for e in fresh)
         sources = {e.id: e.program_sha256 for e in fresh if e.program_sha256 is not None}
         missing = self.programs.missing(sources)
         self._unsaved += self.programs.sync((known, store.program(str(sources[known])).source) for known in missing)
@@ -101,7 +113,7 @@ class Recollection:
             self.view,
             parent,
             up_to=up_to,
-            lessons=lessons,
+            lessons=_strongest(lessons),
             evidence=evidence,
             near=self._near(parent, up_to),
             knowledge=knowledge,
@@ -116,6 +128,12 @@ class Recollection:
             return index.nearest_to(parent, wanted, among=lambda key: self.view.visible(key, up_to))
 
         return {"program": nearest(self.programs), "hypothesis": nearest(self.hypotheses)}
+
+
+def _strongest(lessons: Sequence[Lesson]) -> list[Lesson]:
+    """Those among which the best are: all that are more than observed, and the latest of the others."""
+    observed = [x for x in lessons if x.level == "observed"][-_OBSERVED_LOOKED_AT:]
+    return [x for x in lessons if x.level != "observed"] + observed
 
 
 def wording(hypothesis: dict[str, Any] | None) -> str:
@@ -134,12 +152,14 @@ _FAILED_CHILDREN = 3
 To = Callable[[str], Difference | None]  # an experiment's difference to its parent, by id
 
 
-def reminded(selection: Selection, visible: Sequence[Experiment], difference: To = lambda one: None) -> Memory:
-    """The selection as the researcher is shown it."""
-    by_id = {e.id: e for e in visible}
+def reminded(
+    selection: Selection, view: View[Experiment], up_to: int | None, difference: To = lambda one: None
+) -> Memory:
+    """The selection as the researcher is shown it; `view` holds what was selected from, `up_to` an index."""
 
     def mention(fact: Fact, tried: Tried | None = None) -> Mention:
-        hypothesis = by_id[fact.id].hypothesis or {}
+        found = view.get(fact.id)
+        hypothesis = (None if found is None else found.hypothesis) or {}
         return Mention(
             shown_id(fact.id),
             fact.name,
@@ -157,7 +177,7 @@ def reminded(selection: Selection, visible: Sequence[Experiment], difference: To
         elided=selection.lineage.elided,
         best=tuple(map(mention, selection.best)),
         worst=tuple(map(mention, selection.worst)),
-        failed=tuple(map(mention, _failed(selection, by_id.values()))),
+        failed=tuple(map(mention, _failed(view.children(selection.parent_id, up_to)))),
         n_children=selection.n_children,
         failures=tuple(FailureView(f.status, f.reason, f.count, mention(f.example)) for f in selection.failures),
         neighbours=tuple(mention(one.fact, one) for one in selection.tried),
@@ -168,9 +188,9 @@ def reminded(selection: Selection, visible: Sequence[Experiment], difference: To
     )
 
 
-def _failed(selection: Selection, visible: Iterable[Experiment]) -> list[Fact]:
-    """The latest of the parent's children that were not completed."""
-    failed = [e for e in visible if e.parent_id == selection.parent_id and e.status != "completed"]
+def _failed(children: Iterable[Experiment]) -> list[Fact]:
+    """The latest of the children that were not completed."""
+    failed = [e for e in children if e.status != "completed"]
     return [Fact(e.id, e.name, e.status, e.reason, e.score) for e in failed[: -_FAILED_CHILDREN - 1 : -1]]
 
 

@@ -68,13 +68,12 @@ def _mode(
     wanted = loop.config.search.modes
     published = False
     if "transfer" in wanted:
-        published = bool(
-            observing.suggestions(loop.store, loop.brief, replace(experiment, parent_id=parent.id), visible)
-        )
+        published = bool(observing.suggested(loop, replace(experiment, parent_id=parent.id), visible))
     scored = {e.program_sha256 for e in visible if e.status == "completed" and e.score is not None}
     can = modes.possible(wanted, parent=parent, scored_programs=len(scored), published=published)
     pending = [n for n in _pending(loop, experiment) if "ablate" not in wanted or not modes.due(n)]
-    return modes.choose(visible, can, ordinal=_ordinal(loop, experiment.index), pending=len(pending))
+    played = loop.recollection.plays("mode", "improve").of(visible)
+    return modes.choose(played, can, ordinal=_ordinal(loop, experiment.index), pending=len(pending))
 
 
 def _model(loop: Loop, experiment: Experiment, visible: Sequence[Experiment]) -> dict[str, Any]:
@@ -82,7 +81,7 @@ def _model(loop: Loop, experiment: Experiment, visible: Sequence[Experiment]) ->
     names = loop.config.model.names
     if len(names) < 2:
         return {}
-    played = modes.plays(visible, "model", names[0])
+    played = loop.recollection.plays("model", names[0]).of(visible)
     drawn = modes.draw(played, names, len(_pending(loop, experiment)))
     return {"model": drawn.arm, "models": drawn.as_dict()}
 

@@ -75,7 +75,7 @@ def _form(loop: Loop, context: ResearchContext) -> Form[Proposal]:
 def _evidence(loop: Loop, experiment: Experiment) -> ResearchContext:
     """What the researcher is shown, within the budget of tokens; which published findings is recorded."""
     visible, lessons = loop.visible(experiment), loop.visibility.lessons(experiment.index)
-    knowledge = observing.suggestions(loop.store, loop.brief, experiment, visible)
+    knowledge = observing.suggested(loop, experiment, visible)
     selection = loop.recollection.recall(loop.store, experiment, visible, lessons, knowledge)
     view, ranking = loop.recollection.view, loop.ranking
 
@@ -84,7 +84,7 @@ def _evidence(loop: Loop, experiment: Experiment) -> ResearchContext:
         parent = None if one is None or one.parent_id is None else view.get(one.parent_id)
         return None if one is None else loop.recollection.differences.between(loop.store, one, parent, ranking)
 
-    memory = recalling.reminded(selection, visible, difference)
+    memory = recalling.reminded(selection, view, visible[-1].index, difference)
     context = briefing.research_context(
         loop.store, loop.brief, experiment, visible, lessons, memory, loop.config, difference
     )

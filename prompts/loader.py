@@ -35,6 +35,7 @@ INLINE_CAP_CHARS = 300
 
 _RUN_OF_MARKS = re.compile(r"`{3,}|~{3,}")
 _LONG_RUN = re.compile(r"`{17,}|~{17,}")
+_PLAIN = re.compile(r"[\n\t\x20-\x7e]*")
 _UNSEEN = frozenset({"Cc", "Cf", "Cs"})
 _READ_PER_SHOWN = 16  # of a text much longer than its cap, only so much is looked at
 
@@ -169,7 +170,7 @@ def fence(text: object, info: str = "text", cap: int = FENCED_CAP_CHARS) -> str:
         half = cap // 2
         body = f"{body[:half]}\n[... {len(body) - 2 * half} characters cut ...]\n{body[-half:]}"
     body = body.replace("\u2028", "\n").replace("\u2029", "\n")
-    if not body.isascii() or not body.isprintable():
+    if not _PLAIN.fullmatch(body):
         body = "".join(c for c in body if c in "\n\t" or unicodedata.category(c) not in _UNSEEN)
     body = body.replace("<|", "<¦").replace("|>", "¦>")
     body = _LONG_RUN.sub(lambda run: run[0][:16], body)
