@@ -15,6 +15,7 @@ from typing import Literal
 from agents.replies import Hypothesis
 
 MessageRole = Literal["system", "user", "assistant"]
+Mode = Literal["improve", "ablate", "combine", "transfer", "explore"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,35 @@ class TaskView:
 
 
 @dataclass(frozen=True, slots=True)
+class NoiseView:
+    """How far one program's scores spread over seeds, as measured on the reference programs.
+
+    `detectable` is the smallest difference between two programs, each over `seeds` seeds, that this does not explain.
+    """
+
+    task: str
+    sigma: float
+    detectable: float
+    seeds: int
+    programs: int
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsView:
+    """What a program may cost. Parameters without the embedding; `mixers` is what all layers' mixers may take."""
+
+    body_parameters: int
+    mixer_parameters: int
+    tolerance: float
+    max_exponent: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Brief:
-    """What does not change during a campaign; rendered first, so that a server can cache it."""
+    """What does not change during a campaign; rendered first, so that a server can cache it.
+
+    `noise` is per task and, as `score`, of their mean; empty where it was not measured.
+    """
 
     track: str
     tier: str
@@ -60,6 +88,18 @@ class Brief:
     d_model: int
     n_layers: int
     allowed_imports: tuple[str, ...]
+    noise: tuple[NoiseView, ...] = ()
+    limits: LimitsView | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A score less its parent's, paired over common seeds. No bounds where there is one seed only."""
+
+    estimate: float
+    low: float | None
+    high: float | None
+    seeds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +114,7 @@ class ProgramView:
     per_seed: Mapping[str, list[float]] = field(default_factory=dict)
     hypothesis: str = ""
     change: str = ""
+    cost: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +130,7 @@ class HistoryItem:
     parent_score: float | None
     change: str
     design: str
+    difference: Difference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +167,7 @@ class Mention:
     change: str = ""
     similarity: float | None = None
     by: str = ""
+    difference: Difference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +199,7 @@ class Memory:
 
     Attributes:
         path: from the root of the lineage to the parent, which is left out; `elided` are missing in its middle.
-        best, worst: of the parent's `n_children` children.
+        best, worst, failed: of the parent's `n_children` children; `failed` are the latest that were not completed.
         neighbours: experiments near to the parent that stand nowhere above.
         omitted: what was dropped for length, in words.
         calibration: how the researcher's predictions held so far, in one line.
@@ -167,6 +210,7 @@ class Memory:
     elided: int = 0
     best: tuple[Mention, ...] = ()
     worst: tuple[Mention, ...] = ()
+    failed: tuple[Mention, ...] = ()
     n_children: int = 0
     failures: tuple[FailureView, ...] = ()
     neighbours: tuple[Mention, ...] = ()
@@ -178,8 +222,11 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class ResearchContext:
-    """For the researcher. `history` is most recent first; `collisions` are to be avoided; `task`: what is asked of this
-    experiment in particular, "" for a change of the researcher's own choice."""
+    """For the researcher. `history` is most recent first; `collisions` are to be avoided.
+
+    `mode` is what is asked for: `second` is the other parent of a combination, `ablation` what the analyst asked to
+    have removed ("": the researcher's choice).
+    """
 
     brief: Brief
     parent: ProgramView
@@ -188,7 +235,9 @@ class ResearchContext:
     lessons: tuple[LessonView, ...] = ()
     collisions: tuple[Collision, ...] = ()
     memory: Memory = Memory()
-    task: str = ""
+    mode: Mode = "improve"
+    second: ProgramView | None = None
+    ablation: str = ""
 
 
 @dataclass(frozen=True, slots=True)

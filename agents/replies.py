@@ -71,7 +71,11 @@ class Prediction(Reply):
 
 
 class Hypothesis(Reply):
-    """One atomic, falsifiable change. `change` is its short label, `design` says the whole resulting mixer."""
+    """One atomic, falsifiable change. `change` is its short label, `design` says the whole resulting mixer.
+
+    `ablation` says what to remove and what should then be measured if the mechanism is right; None in hypotheses from
+    before it was asked for. `knowledge` has the ids of the published findings that were used.
+    """
 
     title: Name
     mechanism: Paragraphs
@@ -79,6 +83,8 @@ class Hypothesis(Reply):
     design: Paragraphs
     predictions: list[Prediction] = Field(min_length=1, max_length=32)
     refuted_by: Note
+    ablation: Note | None = None
+    knowledge: list[Name] = Field(default=[], max_length=8)
 
     @field_validator("predictions")
     @classmethod
@@ -87,6 +93,13 @@ class Hypothesis(Reply):
         if len(set(tasks)) != len(tasks):
             raise ValueError("holds two predictions for one task")
         return predictions
+
+
+class Proposal(Hypothesis):
+    """A hypothesis as it is asked for now: nothing may be left out."""
+
+    ablation: Note
+    knowledge: list[Name] = Field(max_length=8)
 
 
 class Lesson(Reply):
@@ -292,3 +305,17 @@ def check_lessons(raw: str, analysis: Analysis, lessons: Collection[str]) -> Non
     if unknown:
         shown = f"those shown are {', '.join(sorted(lessons))}" if lessons else "none is shown, so it must be empty"
         raise ReplyMalformed(raw, f"evidence names the lessons {', '.join(unknown)}; {shown}")
+
+
+def check_knowledge(raw: str, hypothesis: Hypothesis, entries: Collection[str], *, needed: bool = False) -> None:
+    """Refuse published findings that were not shown; with `needed`, a reply that names none.
+
+    Raises:
+        ReplyMalformed: naming them.
+    """
+    known = ", ".join(sorted(entries)) or "none"
+    unknown = sorted(set(hypothesis.knowledge) - set(entries))
+    if unknown:
+        raise ReplyMalformed(raw, f"knowledge names {', '.join(unknown)}; the entries shown are: {known}")
+    if needed and not hypothesis.knowledge:
+        raise ReplyMalformed(raw, f"knowledge is empty; name the entry that is used, of: {known}")

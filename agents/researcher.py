@@ -7,7 +7,7 @@ from collections.abc import Collection
 from agents.contexts import Prompt, ResearchContext
 from agents.conversation import corrected, packaged, prompt_of
 from agents.errors import ReplyMalformed
-from agents.replies import Hypothesis, check_tasks, parse_json
+from agents.replies import Proposal, check_knowledge, check_tasks, parse_json
 from prompts.loader import Prompts
 
 ASKED = "one JSON object of the form given above, and nothing else"
@@ -25,21 +25,33 @@ def messages(prompts: Prompts, context: ResearchContext) -> Prompt:
             lessons=context.lessons,
             collisions=context.collisions,
             memory=context.memory,
-            task=context.task,
             tasks=context.brief.tasks,
+            mode=context.mode,
+            second=context.second,
+            ablation=context.ablation,
         ),
     )
 
 
-def parse(text: str, *, finish_reason: str | None = None, tasks: Collection[str] | None = None) -> Hypothesis:
-    """The hypothesis of a reply. With `tasks`, predictions for anything else are malformed.
+def parse(
+    text: str,
+    *,
+    finish_reason: str | None = None,
+    tasks: Collection[str] | None = None,
+    entries: Collection[str] | None = None,
+    transfer: bool = False,
+) -> Proposal:
+    """The hypothesis of a reply. With `tasks`, predictions for anything else are malformed; with `entries`, so are ids
+    of other published findings, and for a `transfer` a reply that names none.
 
     Raises:
         ReplyMalformed: see `agents.replies.parse_json`.
     """
-    hypothesis = parse_json(text, Hypothesis, finish_reason=finish_reason)
+    hypothesis = parse_json(text, Proposal, finish_reason=finish_reason)
     if tasks is not None:
         check_tasks(text, hypothesis, tasks)
+    if entries is not None:
+        check_knowledge(text, hypothesis, entries, needed=transfer)
     return hypothesis
 
 

@@ -155,7 +155,7 @@ def solve_widths(tier: Tier, program_parameters: int) -> tuple[int, ...]:
     norms = (2 * n + 1) * d
     width = round((tier.body_parameters - norms - program_parameters) / (3 * d))
     if width < n * tier.minimal_mlp:
-        most = tier.body_parameters - norms - 3 * d * n * tier.minimal_mlp
+        most = tier.most_mixer_parameters
         raise CandidateError(
             "over_budget",
             f"the mixers take {program_parameters} parameters at d_model={d}; all {n} layers together may take {most} "

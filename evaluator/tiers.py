@@ -92,6 +92,12 @@ class Tier:
         return self.n_layers * (4 * d * d + 3 * d * (8 * d // 3) + 2 * d) + d
 
     @property
+    def most_mixer_parameters(self) -> int:
+        """What the mixers of all layers together may take, so that an MLP of width `minimal_mlp` still fits."""
+        d, n = self.d_model, self.n_layers
+        return self.body_parameters - (2 * n + 1) * d - 3 * d * n * self.minimal_mlp
+
+    @property
     def lengths(self) -> tuple[int, ...]:
         """The distinct sequence lengths of the tier's ranking tasks, and `more_lengths`: what the gates must probe."""
         return tuple(sorted({*(plan.task.length for plan in self.plans.values() if plan.ranks), *self.more_lengths}))

@@ -1,6 +1,6 @@
 """What is known: analyses, lessons, findings; and the log of events."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any, get_args
@@ -28,6 +28,7 @@ from memory.records import Analysis, Event, Evidence, EvidenceLevel, Finding, Kn
 
 _PUT_EVENT = at_once.insert(EventRow, without=("id",), returning="id")
 _LEVELS: tuple[str, ...] = get_args(EvidenceLevel)
+_ASKED_AT_ONCE = 500  # experiments in one query: SQLite takes only so many parameters
 
 
 def analysis(session: Transaction, experiment_id: str) -> Analysis | None:
@@ -50,12 +51,18 @@ def put_analysis(session: Transaction, now: datetime, experiment_id: str, body: 
     return snapshot(Analysis, row)
 
 
-def lessons(session: Transaction, campaign_id: str, up_to_index: int | None) -> list[Lesson]:
+def lessons(
+    session: Transaction, campaign_id: str, up_to_index: int | None, *, after_index: int = -1, raised: bool = False
+) -> list[Lesson]:
     """Lessons by index of their experiment."""
     query = rows.selecting(Lesson, LessonRow).join(ExperimentRow, LessonRow.experiment_id == ExperimentRow.id)
     query = query.where(LessonRow.campaign_id == campaign_id)
     if up_to_index is not None:
         query = query.where(ExperimentRow.index <= up_to_index)
+    if after_index >= 0:
+        query = query.where(ExperimentRow.index > after_index)
+    if raised:
+        query = query.where((LessonRow.level != _LEVELS[0]) | LessonRow.retired_by.is_not(None))
     return rows.snapshots(session, Lesson, query.order_by(ExperimentRow.index, LessonRow.id))
 
 
@@ -133,11 +140,16 @@ def put_evidence(
     return snapshot(Evidence, row)
 
 
-def knowledge_uses(session: Transaction, campaign_id: str) -> list[KnowledgeUse]:
+def knowledge_uses(session: Transaction, campaign_id: str, among: Collection[str] | None = None) -> list[KnowledgeUse]:
     """Which entries the researchers of a campaign were shown, by index and entry."""
     query = select(KnowledgeUseRow).join(ExperimentRow, KnowledgeUseRow.experiment_id == ExperimentRow.id)
     query = query.where(ExperimentRow.campaign_id == campaign_id).order_by(ExperimentRow.index, KnowledgeUseRow.entry)
-    return [snapshot(KnowledgeUse, row) for row in session.scalars(query)]
+    if among is None:
+        return [snapshot(KnowledgeUse, row) for row in session.scalars(query)]
+    wanted = sorted(among)
+    parts = [wanted[start : start + _ASKED_AT_ONCE] for start in range(0, len(wanted), _ASKED_AT_ONCE)]
+    found = [row for part in parts for row in session.scalars(query.where(KnowledgeUseRow.experiment_id.in_(part)))]
+    return [snapshot(KnowledgeUse, row) for row in found]
 
 
 def put_knowledge_uses(session: Transaction, now: datetime, experiment_id: str, entries: Sequence[str]) -> None:

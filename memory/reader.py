@@ -3,7 +3,7 @@
 The dashboard, `status` and reports need only this class; `memory.store.Store` adds the writes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from memory import accounting, campaigns, embeddings, exchanges, experiments, knowledge, ledger, programs, trials
 from memory.database import Database
@@ -178,20 +178,23 @@ class StoreReader:
         with self._database.read() as session:
             return knowledge.analysis(session, experiment_id)
 
-    def lessons(self, campaign_id: str, up_to_index: int | None = None) -> list[Lesson]:
-        """Lessons by index of their experiment; `up_to_index` is inclusive. Retired ones are included."""
+    def lessons(
+        self, campaign_id: str, up_to_index: int | None = None, *, after_index: int = -1, raised: bool = False
+    ) -> list[Lesson]:
+        """Lessons by index of their experiment, later than `after_index` and up to `up_to_index` (inclusive). Retired
+        ones are included. `raised`: only what changed since it was stored, its level or whether it is retired."""
         with self._database.read() as session:
-            return knowledge.lessons(session, campaign_id, up_to_index)
+            return knowledge.lessons(session, campaign_id, up_to_index, after_index=after_index, raised=raised)
 
     def evidence(self, campaign_id: str) -> list[Evidence]:
         """What supports and contradicts the lessons of a campaign."""
         with self._database.read() as session:
             return knowledge.evidence(session, campaign_id)
 
-    def knowledge_uses(self, campaign_id: str) -> list[KnowledgeUse]:
-        """Which entries of the knowledge base the experiments of a campaign were shown."""
+    def knowledge_uses(self, campaign_id: str, among: Collection[str] | None = None) -> list[KnowledgeUse]:
+        """Which entries of the knowledge base the experiments of a campaign, or those `among` them, were shown."""
         with self._database.read() as session:
-            return knowledge.knowledge_uses(session, campaign_id)
+            return knowledge.knowledge_uses(session, campaign_id, among)
 
     def vectors(self, kind: str, encoder: str, keys: Sequence[str] | None = None) -> list[Vector]:
         """Embeddings of a kind by one encoder, all of them or those of `keys`, in the order of their keys."""

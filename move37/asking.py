@@ -12,7 +12,7 @@ from agents import analyst, coder, researcher
 from agents.contexts import Prompt
 from agents.errors import AgentError, ReplyMalformed
 from agents.gateway import request_key
-from agents.replies import Analysis, Hypothesis
+from agents.replies import Analysis, Proposal
 from memory.records import Exchange, Experiment
 from move37.loop import Loop
 from prompts.loader import Prompts
@@ -40,7 +40,7 @@ class Form(Generic[_T]):
     corrective: _Corrective
 
 
-RESEARCHER = Form(Hypothesis, researcher.parse, researcher.corrective)
+RESEARCHER = Form(Proposal, researcher.parse, researcher.corrective)
 CODER: Form[coder.Written] = Form(None, coder.parse, coder.corrective)
 
 
@@ -95,7 +95,7 @@ async def _exchange(
     `correcting` says what was wrong with the reply before, in a corrective round.
     """
     try:
-        completion = await loop.model.complete(
+        completion = await loop.model_of(loop.store.experiment(place[0])).complete(
             prompt.messages, schema=schema, seed=seed, deadline_s=loop.config.model.call_deadline_s
         )
     except AgentError as error:

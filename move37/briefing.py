@@ -7,7 +7,8 @@ prompt, where it would change what a model answers.
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from agents.contexts import (
@@ -16,7 +17,10 @@ from agents.contexts import (
     Collision,
     HistoryItem,
     LessonView,
+    LimitsView,
     Memory,
+    Mode,
+    NoiseView,
     ProgramView,
     Refusal,
     RepairContext,
@@ -24,13 +28,15 @@ from agents.contexts import (
     TaskView,
 )
 from agents.replies import Hypothesis
-from evaluator import catalogue, tiers, tracks
+from evaluator import catalogue, measured, tiers, tracks
 from evaluator.objective import selects_on
+from evaluator.statistics import TooFewValues, noise_floor, smallest_detectable
 from memory.records import Attempt, Experiment, FinalStatus, Lesson, Trial
 from memory.store import Store
 from move37.config import CampaignConfig
 from move37.errors import CampaignPaused
-from move37.recalling import shown_id
+from move37.novelty import LEVEL as BY_HYPOTHESIS
+from move37.recalling import To, shown_id
 from move37.reserving import same_program
 
 
@@ -53,7 +59,34 @@ def brief(config: CampaignConfig) -> Brief:
         d_model=tier.d_model,
         n_layers=tier.n_layers,
         allowed_imports=tracks.allowed_imports(objective.track),
+        noise=_noise(config, ranking),
+        limits=LimitsView(
+            body_parameters=tier.body_parameters,
+            mixer_parameters=tier.most_mixer_parameters,
+            tolerance=tiers.BUDGET_TOLERANCE,
+            max_exponent=config.search.max_exponent,
+        ),
     )
+
+
+def _noise(config: CampaignConfig, ranking: Sequence[str]) -> tuple[NoiseView, ...]:
+    """The noise floor of each ranking task and of their mean at the campaign's number of seeds, where measured."""
+    objective = config.objective
+    stored = measured.load(objective.tier)
+    groups = {task: stored.groups(objective.track, task) for task in ranking}
+    by_seed = [set(one) for task in ranking for one in stored.scores(objective.track, task).values() if len(one) > 1]
+    common = sorted(set.intersection(*by_seed)) if by_seed else []
+    if len(ranking) > 1 and len(common) > 1:
+        groups["score (their mean)"] = list(stored.composites(objective.track, ranking, common).values())
+    n = len(objective.seeds)
+    found = []
+    for task, scores in groups.items():
+        try:
+            floor = noise_floor(task, objective.tier, scores)
+        except TooFewValues:
+            continue
+        found.append(NoiseView(task, floor.sigma, smallest_detectable(floor.sigma, n), n, floor.groups))
+    return tuple(found)
 
 
 def research_context(
@@ -64,12 +97,16 @@ def research_context(
     lessons: Sequence[Lesson],
     memory: Memory,
     config: CampaignConfig,
+    difference: To = lambda one: None,
 ) -> ResearchContext:
     """What the researcher sees: parent, exemplars, what was tried and came of it, `lessons`, what it just repeated."""
     parent, exemplars = _shown(store, experiment)
-    scores = {e.id: e.score for e in visible}
-    recent = [e for e in reversed(visible) if e.kind == "proposal"][: config.search.history]
-    history = tuple(_history_item(e, scores) for e in recent)
+    selection = experiment.selection
+    mode: Mode = selection.get("mode", "improve")
+    recent = list(islice((e for e in reversed(visible) if e.kind == "proposal"), config.search.history))
+    parents = {e.parent_id for e in recent}
+    scores = {e.id: e.score for e in visible if e.id in parents}
+    history = tuple(replace(_history_item(e, scores), difference=difference(e.id)) for e in recent)
     last_visible = visible[-1].index if visible else -1
     collisions = []
     for attempt in store.attempts(experiment.id):
@@ -85,7 +122,9 @@ def research_context(
         lessons=tuple(lesson_view(x) for x in lessons),
         collisions=tuple(collisions),
         memory=memory,
-        task=str(experiment.selection.get("task", "")),
+        mode=mode,
+        second=program_view(store, store.experiment(selection["second"])) if selection.get("second") else None,
+        ablation=str(selection.get("task", "")),
     )
 
 
@@ -115,6 +154,8 @@ def repeated(store: Store, attempt: Attempt, last_visible: int) -> Repeated:
     only for the attempt that was trained: what a repair scored says nothing of the program that was refused.
     """
     owner = store.experiment(str(attempt.detail.get("duplicate_of") or attempt.detail["equivalent_of"]))
+    if attempt.detail.get("level") == BY_HYPOTHESIS:
+        return _same_hypothesis(store, owner, last_visible)
     same = next((a for a in store.attempts(owner.id) if _same_program(store, a, attempt)), None)
     name = str((same.hypothesis or {}).get("title", "")) if same else ""
     if same is not None and same.outcome == "duplicate":  # a repeat itself: what it repeated is what counts
@@ -124,6 +165,14 @@ def repeated(store: Store, attempt: Attempt, last_visible: int) -> Repeated:
     if owner.index > last_visible:
         return Repeated(owner.id, name, "in flight", None)
     return Repeated(owner.id, owner.name, owner.status, owner.score)
+
+
+def _same_hypothesis(store: Store, owner: Experiment, last_visible: int) -> Repeated:
+    """As `repeated`, of a hypothesis. What a repaired program scored is told as such."""
+    if owner.index > last_visible:
+        return Repeated(owner.id, "", "in flight", None)
+    repaired = owner.program_sha256 is not None and store.attempts(owner.id)[-1].origin == "repair"
+    return Repeated(owner.id, owner.name, f"{owner.status} (after a repair)" if repaired else owner.status, owner.score)
 
 
 def _same_program(store: Store, one: Attempt, other: Attempt) -> bool:
@@ -277,6 +326,7 @@ def program_view(store: Store, experiment: Experiment) -> ProgramView:
         per_seed=per_seed(trials),
         hypothesis=str(hypothesis.get("mechanism", "")),
         change=str(hypothesis.get("change", "")),
+        cost=cost_of(experiment.environment),
     )
 
 

@@ -1,7 +1,8 @@
 """Selection: which experiment is the parent of the next one, and which are shown as exemplars.
 
 Pure functions of (campaign seed, experiment index, the visible experiments): the same memory gives the same choice in
-every run, whatever finished first. Not covered here: retrieval by similarity, islands, bandits over modes.
+every run, whatever finished first. Not covered here: retrieval by similarity, islands, modes
+and models (`modes`, `selecting`).
 
 The parent is drawn with probability proportional to `exp(z) / (1 + children)`, z the robust standard score among the
 best (distance from the median over the median absolute deviation, within ±3): good parents are favoured, parents that
@@ -43,28 +44,30 @@ def choose(
     exemplars: int,
     fixed_parent: Experiment | None = None,
     alike: Alike | None = None,
+    purpose: str = "select",
 ) -> Choice:
     """Chooses parent and exemplars among the completed experiments of `visible`.
 
-    `fixed_parent` is taken as it is, where a fork begins; the exemplars are chosen around it by the same rule.
-    `alike` says how alike the programs of two experiments (by id) are, 1 being the same; with it exemplars are chosen
-    for being good and unlike the parent and each other, without it by score alone.
+    `fixed_parent` is taken as it is, where a fork begins or an ablation was asked for; the exemplars are chosen around
+    it by the same rule. Choices of another `purpose` for the same experiment are drawn independently. `alike` says how
+    alike the programs of two experiments (by id) are, 1 being the same; with it exemplars are chosen for being good and
+    unlike the parent and each other, without it by score alone.
 
     Raises:
         ValueError: nothing visible is completed.
     """
     scored = sorted(
         (e for e in visible if e.status == "completed" and e.score is not None),
-        key=lambda e: (-_score(e), e.index),
+        key=lambda e: (-(e.score or 0.0), e.index),
     )
     if not scored:
         raise ValueError("no completed experiment to choose a parent from")
-    rng = random.Random(f"select:{seed}:{index}")
+    rng = random.Random(f"{purpose}:{seed}:{index}")
     if fixed_parent is not None:
         shown = _exemplars(scored, fixed_parent, exemplars, rng, alike)
         return Choice(fixed_parent, shown, {"rule": "the experiment that was forked is the first parent"})
     leaders = scored[:_LEADERS]
-    weights = _weights(leaders, Counter(e.parent_id for e in visible if e.parent_id))
+    weights = _weights(leaders, Counter([e.parent_id for e in visible if e.parent_id]))
     parent = rng.choices(leaders, weights=weights)[0]
     shown = _exemplars(scored, parent, exemplars, rng, alike)
     rationale: dict[str, float | int | str] = {

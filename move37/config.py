@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from agents.embedded.notice import EMBEDDED_MODEL
 from move37.errors import ConfigError
+from move37.modes import MODES, Mode
 
 if TYPE_CHECKING:
     from agents.gateway import Prices
@@ -56,8 +57,9 @@ class _Endpoint(_Section):
         return Prices(self.input_usd_per_million, self.output_usd_per_million)
 
 
-class FallbackConfig(_Endpoint):
-    """A model that is asked where those before it cannot answer. Without `base_url` it is at the first one's endpoint.
+class FurtherModel(_Endpoint):
+    """A model beside the first: asked where those before it cannot answer, or given experiments of its own. Without
+    `base_url` it is at the first one's endpoint.
 
     `api_key_env` names the environment variable with its key; the first model's key goes to its own endpoint only.
     """
@@ -66,7 +68,7 @@ class FallbackConfig(_Endpoint):
     api_key_env: str | None = None
 
     @model_validator(mode="after")
-    def _check(self) -> "FallbackConfig":
+    def _check(self) -> "FurtherModel":
         if self.api_key_env is not None and not _KEY_VARIABLE.fullmatch(self.api_key_env):
             raise ValueError(
                 f"api_key_env {self.api_key_env!r} is the name of an environment variable with a key, such as "
@@ -79,25 +81,37 @@ class ModelConfig(_Endpoint):
     """Which language model answers. Neither name nor base_url: the embedded grammar model.
 
     `context_tokens` is the model's context window, where its endpoint does not tell; `max_output_tokens` bounds a
-    reply, reasoning included.
+    reply, reasoning included. With `others`, each experiment is one model's, chosen by a bandit (`modes`).
     """
 
     call_deadline_s: Annotated[float, Field(gt=0)] = 300.0
     max_output_tokens: Annotated[int, Field(gt=0)] | None = None
     context_tokens: Annotated[int, Field(gt=0)] | None = None
     check_truncation: bool = True
-    fallbacks: tuple[FallbackConfig, ...] = ()
+    fallbacks: tuple[FurtherModel, ...] = ()
+    others: tuple[FurtherModel, ...] = ()
 
     @property
     def embedded(self) -> bool:
-        """True when the embedded grammar model answers in process."""
-        return self.base_url is None and self.name in {None, EMBEDDED_MODEL}
+        """True when the embedded grammar model answers in process, and nothing else does."""
+        return self.base_url is None and self.name in {None, EMBEDDED_MODEL} and not self.others
 
     @property
     def priced(self) -> bool:
         """True when the cost of a call is known, whichever model answers."""
         own = self.embedded or self.prices is not None
-        return own and all(fallback.prices is not None for fallback in self.fallbacks)
+        others = [one for one in self.others if one.name != EMBEDDED_MODEL]
+        return own and all(further.prices is not None for further in (*self.fallbacks, *others))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The models that experiments are given to, by name, the first one first."""
+        return (self.name or EMBEDDED_MODEL, *(one.name for one in self.others))
+
+    @property
+    def trusted(self) -> bool:
+        """True when every program is the embedded grammar's."""
+        return self.embedded and not self.others
 
 
 # Keys that came later: left out of the hash where they say what was the case before, so that the same settings keep it.
@@ -109,6 +123,7 @@ _LATER_MODEL_KEYS = (
     "context_tokens",
     "check_truncation",
     "fallbacks",
+    "others",
 )
 
 
@@ -141,6 +156,8 @@ class BudgetConfig(_Section):
 class SearchConfig(_Section):
     """How the campaign searches. `identity`: the levels at which a program may be a repeat of an earlier one.
 
+    `modes`: what a researcher may be asked for (`modes`). `novelty`: how similar the words of two hypotheses with equal
+    numbers are when the later one is sent back as a repeat before it is written; 0 asks nothing (`novelty`).
     `edit_from_lines`: from this length on, the coder may answer a small change with edits; 0: never.
     `diverse_exemplars`: exemplars are chosen by score and likeness, else by score alone.
     `ablation_share`: of the experiments, at most so many carry out an ablation that an analyst asked for.
@@ -158,6 +175,20 @@ class SearchConfig(_Section):
     diverse_exemplars: bool = True
     without: tuple[Part, ...] = ()
     ablation_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
+    modes: tuple[Mode, ...] = MODES
+    novelty: Annotated[float, Field(ge=0, le=1)] = 0.85
+
+    @model_validator(mode="after")
+    def _check(self) -> "SearchConfig":
+        if len(set(self.identity)) != len(self.identity):
+            raise ValueError(f"search.identity lists a level twice: {list(self.identity)}")
+        if len(set(self.without)) != len(self.without):
+            raise ValueError(f"search.without lists a part twice: {list(self.without)}")
+        if not self.modes or len(set(self.modes)) != len(self.modes):
+            raise ValueError(f"search.modes needs at least one mode, each once; there are {', '.join(MODES)}")
+        if not self.starters or len(set(self.starters)) != len(self.starters):
+            raise ValueError("search.starters needs at least one reference program, each once")
+        return self
 
 
 class ObjectiveConfig(_Section):
@@ -222,12 +253,8 @@ class CampaignConfig(_Section):
                 raise ValueError(f"objective.{label} lists something twice: {list(values)}")
         if any(seed < 0 or seed >= 2**31 for seed in self.objective.seeds):
             raise ValueError("objective.seeds must lie in 0 .. 2^31-1")
-        if len(set(self.search.identity)) != len(self.search.identity):
-            raise ValueError(f"search.identity lists a level twice: {list(self.search.identity)}")
-        if len(set(self.search.without)) != len(self.search.without):
-            raise ValueError(f"search.without lists a part twice: {list(self.search.without)}")
-        if not self.search.starters or len(set(self.search.starters)) != len(self.search.starters):
-            raise ValueError("search.starters needs at least one reference program, each once")
+        if len(set(self.model.names)) != len(self.model.names):
+            raise ValueError(f"model.others names a model twice: {', '.join(self.model.names)}")
         if self.embeddings.hashed and (self.embeddings.base_url or self.embeddings.dimensions):
             raise ValueError(
                 "embeddings.base_url and embeddings.dimensions need embeddings.model: name the model to ask"
@@ -311,15 +338,21 @@ def validate(data: Mapping[str, Any]) -> CampaignConfig:
 
 
 def stored(data: Mapping[str, Any]) -> CampaignConfig:
-    """The configuration of a stored campaign. What one from before knew nothing of, it keeps doing without (levels of
-    identity, edits, diverse exemplars, ablations): replayed or resumed, its experiments meet the rules under which they
-    began.
+    """The configuration of a stored campaign. What one from before knew nothing of, it keeps doing without: replayed or
+    resumed, its experiments meet the rules under which they began.
 
     Raises:
         ConfigError: as `load`.
     """
     search = dict(data.get("search", {}))
-    before = {"identity": ["L0"], "edit_from_lines": 0, "diverse_exemplars": False, "ablation_share": 0.0}
+    before = {
+        "identity": ["L0"],
+        "edit_from_lines": 0,
+        "diverse_exemplars": False,
+        "ablation_share": 0.0,
+        "modes": ["improve"],
+        "novelty": 0.0,
+    }
     return validate({**data, "search": {**before, **search}})
 
 

@@ -2,6 +2,7 @@
 
     Move37Error (4)
     ├── ConfigError (2)          the user's configuration or flags
+    │   └── TemplatesDiffer      prompt templates are not those that a campaign began with
     ├── NotThere (2)             a campaign or experiment that was asked for does not exist, or has no result yet
     ├── CampaignBusy (2)         another process is running this campaign
     ├── ReplayDiverged (1)       a replay did not reproduce what is stored
@@ -11,6 +12,8 @@
 
 A candidate failing is a value, never one of these.
 """
+
+from collections.abc import Sequence
 
 
 class Move37Error(Exception):
@@ -23,6 +26,22 @@ class ConfigError(Move37Error):
     """The configuration or a flag cannot be honoured."""
 
     exit_code = 2
+
+
+class TemplatesDiffer(ConfigError):
+    """The prompt templates are not those that the campaign began with.
+
+    Attributes:
+        templates: Those that changed, by name.
+    """
+
+    def __init__(self, campaign: str, templates: Sequence[str]) -> None:
+        self.templates = tuple(templates)
+        super().__init__(
+            f"'{campaign}' began with other prompt templates: {', '.join(self.templates)} changed since. It can be "
+            "neither continued nor replayed as it began. Give the directory it began with (--prompts), or use the "
+            "version of Move37 that launched it; `move37 fork` goes on from any of its experiments with the new ones."
+        )
 
 
 class NotThere(Move37Error):

@@ -29,7 +29,7 @@ from evaluator import tiers
 from evaluator.objective import objective, objective_hash
 from memory.records import Campaign, Experiment
 from memory.store import Store
-from move37 import briefing, windows
+from move37 import briefing, templates, windows
 from move37.budget import Budget
 from move37.campaign import Ending, drive
 from move37.config import CampaignConfig, stored
@@ -37,7 +37,7 @@ from move37.errors import CampaignPaused, ConfigError
 from move37.keys import api_key, withdraw
 from move37.laboratory import Laboratory, SandboxLaboratory, require_accelerator
 from move37.loop import Loop, Notify, Visibility
-from move37.models import CassetteChoice, key_variables, open_chat_model
+from move37.models import CassetteChoice, key_variables, open_chat_models
 from move37.recalling import Recollection
 from move37.turnstile import Turnstile
 from move37.vectorising import open_embedding_model, vectoriser
@@ -81,7 +81,7 @@ def _as_served(config: CampaignConfig) -> CampaignConfig:
     try:
         if config.model.base_url is not None and config.model.name is None:
             config = _with_model(config, name=asyncio.run(only_model(config.model.base_url, api_key())))
-        open_chat_model(config)
+        open_chat_models(config)
     except (EndpointInvalid, MissingKey) as error:
         raise ConfigError(f"{error}. Without --model and --base-url the embedded grammar model answers.") from error
     except ModelUnavailable as error:
@@ -137,7 +137,7 @@ def _salted(config: CampaignConfig) -> CampaignConfig:
     """Freezes the salt of the evaluation data. See `ObjectiveConfig`."""
     if config.objective.salt is not None:
         return config
-    grammar = config.model.embedded or config.model.name == EMBEDDED_MODEL
+    grammar = not config.model.others and (config.model.embedded or config.model.name == EMBEDDED_MODEL)
     salt = "" if grammar else secrets.token_hex(16)
     return config.model_copy(update={"objective": config.objective.model_copy(update={"salt": salt})})
 
@@ -162,7 +162,7 @@ def start(store: Store, config: CampaignConfig, node: Experiment | None = None) 
     check_name(store, config.name)
     goal = config.objective
     decides: dict[str, Any] = {"salt": goal.salt or "", "learning_rates": goal.learning_rates}
-    proposer = "grammar" if config.model.embedded else "language-model"
+    proposer = "grammar" if config.model.trusted else "language-model"
     return store.create_campaign(
         name=config.name,
         config=config.frozen(),
@@ -249,19 +249,29 @@ def execute(
     on_campaign: Callable[[Campaign], None] = lambda campaign: None,
     fork_of: Experiment | None = None,
     chosen_cassette: CassetteChoice | None = None,
+    prompts_directory: Path | None = None,
 ) -> Launched:
     """Runs a campaign in this process until it ends or stops, and holds its lock meanwhile.
 
     Without `campaign` a new one is started, but only once sandbox and model are there: a launch that cannot work leaves
     no record behind that could not be continued either. `on_campaign` is told of the record before anything runs.
     With `fork_of` the new campaign goes on from that experiment (`forking.plan` says under which configuration).
-    With `chosen_cassette` the model's replies are recorded on it, or come from it.
+    With `chosen_cassette` the models' replies are recorded on it, or come from it. `prompts_directory` has templates
+    that come before the packaged ones.
 
     Raises:
         CassetteInvalid: the cassette cannot be used.
+        ConfigError: a template cannot be used, or is not the one that the campaign began with.
     """
+    if fork_of is not None and prompts_directory is None:
+        prompts_directory = templates.recorded_directory(store, fork_of.campaign_id)
+    if campaign is None:
+        templates.tried(prompts_directory)
+    else:
+        templates.of_campaign(store, campaign, prompts_directory)
     begin = partial(start, store, config, fork_of) if campaign is None else lambda: campaign
-    return asyncio.run(_execute(workspace, store, config, begin, notify, announce, on_campaign, chosen_cassette))
+    run = _execute(workspace, store, config, begin, notify, announce, on_campaign, chosen_cassette, prompts_directory)
+    return asyncio.run(run)
 
 
 async def _execute(
@@ -273,6 +283,7 @@ async def _execute(
     announce: Announce,
     on_campaign: Callable[[Campaign], None],
     chosen_cassette: CassetteChoice | None,
+    prompts_directory: Path | None,
 ) -> Launched:
     def switched(old: str, new: str, why: str) -> None:
         announce(f"{new} is asked instead of {old}, which cannot answer: {why}")
@@ -281,31 +292,33 @@ async def _execute(
     withdraw(key_variables(config.model))
     opened = await open_sandbox(
         config.sandbox.backend,
-        programs_trusted=config.model.embedded
+        programs_trusted=config.model.trusted
         and chosen_cassette is None,  # whoever can write a cassette writes the programs
         accept_unsafe=config.sandbox.accept_unsafe,
         equipment=Equipment(config.sandbox.runtime, config.sandbox.gpus),
     )
-    model = embedding_model = None
+    models: dict[str, ChatModel] = {}
+    embedding_model = None
     try:
         laboratory = SandboxLaboratory(
             opened.sandbox, memory_gib=config.sandbox.memory_gib, cpus=config.sandbox.cpus, warm=config.parallel
         )
         notices = [*opened.warnings, *await _equipped(config, laboratory)]
         labels = {"salt": config.objective.salt or ""}
-        model = open_chat_model(config, chosen_cassette, labels=labels, on_switch=switched)
+        models = open_chat_models(config, chosen_cassette, labels=labels, on_switch=switched)
         embedding_model = open_embedding_model(config)
         campaign = begin()
         with workspace.hold(campaign.id, campaign.name):
             on_campaign(campaign)
             made_by = vectoriser(store, config, embedding_model)
             remembered = Recollection(made_by, workspace.runs / "neighbours" / campaign.id)
-            loop = _loop(store, campaign, config, laboratory, model, notify, remembered)
+            prompts = templates.of_campaign(store, campaign, prompts_directory)
+            loop = _loop(store, campaign, config, laboratory, models, prompts, notify, remembered)
             _announce_all(loop, opened, [*_cassette_notices(chosen_cassette), *notices], announce)
             ending = await drive(loop, checkpoint_file=checkpoint_file(workspace, campaign))
             remembered.save()
     finally:
-        for client in (model, embedding_model):
+        for client in (*models.values(), embedding_model):
             if client is not None:
                 await client.close()
         await opened.sandbox.close()
@@ -317,7 +330,8 @@ def _loop(
     campaign: Campaign,
     config: CampaignConfig,
     laboratory: Laboratory,
-    model: ChatModel,
+    models: Mapping[str, ChatModel],
+    prompts: Prompts,
     notify: Notify,
     recollection: Recollection,
 ) -> Loop:
@@ -326,8 +340,9 @@ def _loop(
         campaign=campaign,
         config=config,
         brief=briefing.brief(config),
-        prompts=Prompts(),
-        model=model,
+        prompts=prompts,
+        model=models[config.model.names[0]],
+        others=models,
         laboratory=laboratory,
         budget=Budget(config.budget, lambda: store.spent(campaign.id), config.model),
         turnstile=Turnstile(Visibility.of(store, campaign).first),
@@ -370,6 +385,8 @@ def _announce_all(loop: Loop, opened: Opened, equipment: list[str], announce: An
         notices.append(f"model {EMBEDDED_MODEL}: {EMBEDDED_NOTICE}")
     else:
         notices.append(f"model {loop.model.name}")
+    if len(loop.others) > 1:
+        notices.append(f"each experiment is one model's, chosen by a bandit among {', '.join(loop.others)}")
     if not loop.config.embeddings.hashed:
         place = loop.config.embeddings.base_url or DEFAULT_BASE_URL
         notices.append(f"embeddings {loop.config.embeddings.model}: programs and hypotheses are sent to {place}")

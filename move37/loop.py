@@ -8,7 +8,7 @@ Not covered: which of the visible ones are shown (`choosing`, `briefing`).
 """
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import takewhile
@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from agents.contexts import Brief
 from agents.gateway import ChatModel
+from evaluator.objective import selects_on
 from memory.errors import NotFound
 from memory.records import Campaign, Experiment, Lesson
 from memory.store import Store
@@ -83,6 +84,7 @@ class Visibility:
     node: Experiment | None = None
     inherited: tuple[Stretch, ...] = ()
     _known: dict[str, list[Experiment]] = field(default_factory=dict, compare=False, repr=False)
+    _lessons: dict[str, list[tuple[int, list[Lesson]]]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, store: Store, campaign: Campaign) -> "Visibility":
@@ -144,13 +146,23 @@ class Visibility:
         refuter that the evidence of what it sees gives. One that was refuted only beyond is shown as it stood."""
         found, rows = [], []
         for stretch in self.stretches(index):
-            lessons = self.store.lessons(stretch.campaign_id, up_to_index=stretch.last)
+            lessons = self._lessons_up_to(stretch.campaign_id, stretch.last)
             if stretch.also is not None:
                 seen = {e.id for e in self._up_to(stretch.campaign_id, stretch.up_to)}
                 lessons = [x for x in lessons if x.experiment_id in seen | {stretch.also.id}]
             found.extend(lessons)
             rows.extend(self.store.evidence(stretch.campaign_id))
         return standing(found, rows, {e.id: e.index for e in self.experiments(index)})
+
+    def _lessons_up_to(self, campaign_id: str, last: int) -> list[Lesson]:
+        """As the store lists them. Each is read once: its body never changes, and its level is worked out anew."""
+        known = self._lessons.setdefault(campaign_id, [])
+        read = known[-1][0] if known else -1
+        if last > read:
+            known.append((last, self.store.lessons(campaign_id, up_to_index=last, after_index=read)))
+        if all(up_to != last for up_to, _ in known):  # one that is asked about late: rare, and read as a whole
+            return self.store.lessons(campaign_id, up_to_index=last)
+        return [x for up_to, some in known if up_to <= last for x in some]
 
     def tried(self, level: str, key: str) -> str | None:
         """The inherited experiment that holds this identity, if there is one: what it tried counts as tried here."""
@@ -182,6 +194,11 @@ class Loop:
     turnstile: Turnstile
     notify: Notify
     recollection: Recollection = field(default_factory=Recollection)
+    others: Mapping[str, ChatModel] = field(default_factory=dict)
+
+    def model_of(self, experiment: Experiment) -> ChatModel:
+        """The model that answers for an experiment: the one that was selected for it, where there are several."""
+        return self.others.get(str(experiment.selection.get("model", "")), self.model)
 
     @cached_property
     def visibility(self) -> Visibility:
@@ -193,6 +210,12 @@ class Loop:
         """Compares experiments with their parents."""
         goal = self.config.objective
         return Ruler(self.store, Noise(goal.track, goal.tier, goal.tasks))
+
+    @cached_property
+    def ranking(self) -> tuple[str, ...]:
+        """The tasks whose scores are selected on."""
+        goal = self.config.objective
+        return tuple(selects_on(goal.track, goal.tier, goal.tasks))
 
     @property
     def indices(self) -> range:

@@ -1,7 +1,8 @@
 """The model that a configuration names: endpoint, limits and prices, its substitutes, the cassette before it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from agents.cassettes import Cassette, CassetteMode, CassetteModel
@@ -11,7 +12,7 @@ from agents.gateway import ChatModel
 from agents.limits import Limits
 from agents.opening import open_model
 from agents.parameters import Settings
-from move37.config import CampaignConfig, FallbackConfig, ModelConfig
+from move37.config import CampaignConfig, FurtherModel, ModelConfig
 from move37.errors import ConfigError
 from move37.keys import api_key, setting
 
@@ -67,13 +68,33 @@ def open_chat_model(
         MissingKey: a remote endpoint without a key.
         CassetteInvalid: the cassette cannot be used.
     """
+    first = config.model.model_copy(update={"others": ()})
+    only = config.model_copy(update={"model": first})
+    return open_chat_models(only, chosen_cassette, labels=labels, on_switch=on_switch)[first.names[0]]
+
+
+def open_chat_models(
+    config: CampaignConfig,
+    chosen_cassette: CassetteChoice | None = None,
+    *,
+    labels: Mapping[str, str] | None = None,
+    on_switch: OnSwitch = lambda old, new, why: None,
+) -> dict[str, ChatModel]:
+    """Every model that experiments are given to, by name, the first one first; all behind one cassette, if one is
+    chosen. Raises as `open_chat_model`."""
     settings = config.model
+    name, *names = settings.names
+    open_it: dict[str, Callable[[], ChatModel]] = {name: partial(_live, settings, on_switch)}
+    for other, further in zip(names, settings.others, strict=True):
+        open_it[other] = partial(_other, settings, further)
+    replays = chosen_cassette is not None and chosen_cassette.replays
+    live = {} if replays else {one: opened() for one, opened in open_it.items()}
     if chosen_cassette is None:
-        return _live(settings, on_switch)
-    live = None if chosen_cassette.replays else _live(settings, on_switch)
+        return live
     path = chosen_cassette.path
-    cassette = Cassette.read(path) if chosen_cassette.replays else Cassette.opened(path, labels)
-    return CassetteModel(cassette, live, name=settings.name or EMBEDDED_MODEL, secrets=keys(settings))
+    cassette = Cassette.read(path) if replays else Cassette.opened(path, labels)
+    secrets = keys(settings)
+    return {one: CassetteModel(cassette, live.get(one), name=one, secrets=secrets) for one in open_it}
 
 
 def keys(settings: ModelConfig) -> list[str | None]:
@@ -82,8 +103,8 @@ def keys(settings: ModelConfig) -> list[str | None]:
 
 
 def key_variables(settings: ModelConfig) -> list[str]:
-    """The environment variables that hold keys of substitutes."""
-    return [fallback.api_key_env for fallback in settings.fallbacks if fallback.api_key_env]
+    """The environment variables that hold keys of models beside the first."""
+    return [one.api_key_env for one in (*settings.fallbacks, *settings.others) if one.api_key_env]
 
 
 def _live(settings: ModelConfig, on_switch: OnSwitch) -> ChatModel:
@@ -102,7 +123,13 @@ def _live(settings: ModelConfig, on_switch: OnSwitch) -> ChatModel:
     return FallbackModel([first, *(_substitute(settings, one) for one in settings.fallbacks)], on_switch=on_switch)
 
 
-def _substitute(settings: ModelConfig, fallback: FallbackConfig) -> ChatModel:
+def _other(settings: ModelConfig, further: FurtherModel) -> ChatModel:
+    if further.name == EMBEDDED_MODEL and further.base_url is None:
+        return open_model()
+    return _substitute(settings, further)
+
+
+def _substitute(settings: ModelConfig, fallback: FurtherModel) -> ChatModel:
     """A key goes to the endpoint that it was given for, never to another one because that was named as well."""
     here = fallback.base_url in {None, settings.base_url}
     key = setting(fallback.api_key_env) if fallback.api_key_env else api_key() if here else None
@@ -110,7 +137,7 @@ def _substitute(settings: ModelConfig, fallback: FallbackConfig) -> ChatModel:
         model=fallback.name,
         base_url=settings.base_url if here else fallback.base_url,
         api_key=key,
-        key_variables=[fallback.api_key_env or "model.fallbacks.api_key_env"],
+        key_variables=[fallback.api_key_env or "api_key_env"],
         prices=fallback.prices,
         settings=_asked(settings),
         limits=_limits(fallback),
@@ -121,5 +148,5 @@ def _asked(settings: ModelConfig) -> Settings:
     return Settings(max_output_tokens=settings.max_output_tokens, check_truncation=settings.check_truncation)
 
 
-def _limits(endpoint: ModelConfig | FallbackConfig) -> Limits:
+def _limits(endpoint: ModelConfig | FurtherModel) -> Limits:
     return Limits(endpoint.requests_per_minute, endpoint.tokens_per_minute, endpoint.concurrency)

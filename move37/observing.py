@@ -6,7 +6,7 @@ others. Deterministic: only what lies within the horizon counts.
 
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agents.contexts import Brief
 from memory.knowledge_base.query import for_symptoms
@@ -16,19 +16,39 @@ from memory.store import Store
 from memory.symptoms import Observation, TaskScore, symptoms_of
 from move37.briefing import per_seed, per_task
 
+if TYPE_CHECKING:
+    from move37.loop import Loop
+
 _FAILED_CHILDREN = 20  # the latest of the parent's children, in which failures are looked for
 
 
-def suggestions(store: Store, brief: Brief, experiment: Experiment, visible: Sequence[Experiment]) -> tuple[str, ...]:
-    """Ids of the entries that fit the parent of `experiment`, the best first."""
+def suggested(loop: "Loop", experiment: Experiment, visible: Sequence[Experiment]) -> tuple[str, ...]:
+    """As `suggestions`, worked out once for an experiment and its parent. What is visible has been learnt."""
+    known, key = loop.recollection.suggested, (experiment.id, str(experiment.parent_id))
+    if key not in known:
+        children = loop.recollection.view.children(key[1], visible[-1].index)
+        known[key] = suggestions(loop.store, loop.brief, experiment, visible, children)
+    return known[key]
+
+
+def suggestions(
+    store: Store,
+    brief: Brief,
+    experiment: Experiment,
+    visible: Sequence[Experiment],
+    children: Sequence[Experiment] | None = None,
+) -> tuple[str, ...]:
+    """Ids of the entries that fit the parent of `experiment`, the best first. `children`: the parent's among `visible`,
+    where they are known."""
     parent = next(e for e in visible if e.id == experiment.parent_id)
-    children = [e for e in visible if e.parent_id == parent.id]
+    if children is None:
+        children = [e for e in visible if e.parent_id == parent.id]
     symptoms = set(symptoms_of(observed(store, brief, parent, children)))
     for child in children[-_FAILED_CHILDREN:]:
         symptoms.update(symptoms_of(Observation(reason=child.reason)))
     siblings = {e.id for e in children}
-    uses = [use for campaign in sorted({e.campaign_id for e in children}) for use in store.knowledge_uses(campaign)]
-    shown = {use.entry for use in uses if use.experiment_id in siblings}
+    campaigns = sorted({e.campaign_id for e in children})
+    shown = {use.entry for campaign in campaigns for use in store.knowledge_uses(campaign, siblings)}
     track: Any = brief.track if brief.track in ("sequence", "vision") else "both"
     found = for_symptoms(symptoms, track=track, limit=Limits().knowledge, exclude=shown)
     return tuple(match.entry.id for match in found)

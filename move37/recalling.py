@@ -8,25 +8,28 @@ Not covered: parent and exemplars (`choosing`), how it is worded (`briefing`, th
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from agents.contexts import FailureView, KnowledgeView, Memory, Mention, ResearchContext
+from agents.contexts import Difference, FailureView, KnowledgeView, Memory, Mention, ResearchContext
 from memory.knowledge_base.entries import entry
 from memory.neighbours import Neighbour, Neighbours
 from memory.records import Experiment, Lesson
 from memory.retrieval import Fact, Near, Selection, Tried, k_near, select
 from memory.store import Store
-from memory.tokens import Fitted, fit
 from memory.vectors import Kind
 from memory.view import View
+from move37.differences import Differences
+from move37.modes import Plays
 from move37.vectorising import Hashed, Vectoriser
 
 _PROGRAMS, _HYPOTHESES = "programs.safetensors", "hypotheses.safetensors"
 _SAVED_EVERY = 200  # entries
 _AT_ONCE = 256
+_OBSERVED_LOOKED_AT = 500
 
 
 @dataclass
@@ -40,6 +43,11 @@ class Recollection:
     vectoriser: Vectoriser = field(default_factory=Hashed)
     folder: Path | None = None
     view: View[Experiment] = field(default_factory=View)
+    differences: Differences = field(default_factory=Differences)
+    designs: dict[str, list[str]] = field(default_factory=dict)  # normalised text -> experiments, in order
+    suggested: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)  # experiment and parent -> entries
+    _plays: dict[str, Plays] = field(default_factory=dict)
+    _learnt: set[str] = field(default_factory=set)
     _learning: asyncio.Lock = field(default_factory=asyncio.Lock)
     _unsaved: int = 0
 
@@ -51,10 +59,16 @@ class Recollection:
         encoder = self.vectoriser.encoder(kind)
         return Neighbours(encoder) if self.folder is None else Neighbours.load(self.folder / file, encoder)
 
+    def plays(self, key: str, default: str) -> Plays:
+        """What the bandit over `key` knows of finished experiments."""
+        return self._plays.setdefault(key, Plays(key, default))
+
     async def learn(self, store: Store, visible: Sequence[Experiment]) -> None:
         """Takes in what of `visible` is new. Nobody sees half of it: who asks meanwhile waits."""
         async with self._learning:
-            fresh = [e for e in visible if not self.view.visible(e.id)]
+            fresh = [e for e in visible if e.id not in self._learnt]
+            if not fresh:
+                return
             programs = {e.id: e.program_sha256 for e in fresh if e.program_sha256 is not None}
             for some in _parts(self.programs.missing(programs)):
                 sources = {programs[known]: store.program(programs[known]).source for known in some}
@@ -64,7 +78,10 @@ class Recollection:
             for some in _parts(self.hypotheses.missing(said)):
                 made = await self.vectoriser.vectors("hypothesis", {known: said[known] for known in some})
                 self._unsaved += self.hypotheses.sync_vectors(made)
+            for e in fresh:
+                self.designs.setdefault(normalised((e.hypothesis or {}).get("design", "")), []).append(e.id)
             self.view.add(fresh)  # last: what is in view has its vectors
+            self._learnt.update(e.id for e in fresh)
             if self._unsaved >= _SAVED_EVERY:
                 self.save()
 
@@ -98,7 +115,7 @@ class Recollection:
             self.view,
             parent,
             up_to=up_to,
-            lessons=lessons,
+            lessons=_strongest(lessons),
             evidence=evidence,
             near=self._near(parent, up_to),
             knowledge=knowledge,
@@ -120,18 +137,36 @@ def _parts(keys: Sequence[str]) -> Iterator[Sequence[str]]:
     return (keys[start : start + _AT_ONCE] for start in range(0, len(keys), _AT_ONCE))
 
 
+def _strongest(lessons: Sequence[Lesson]) -> list[Lesson]:
+    """Those among which the best are: all that are more than observed, and the latest of the others."""
+    observed = [x for x in lessons if x.level == "observed"][-_OBSERVED_LOOKED_AT:]
+    return [x for x in lessons if x.level != "observed"] + observed
+
+
 def wording(hypothesis: dict[str, Any] | None) -> str:
     """The words of a hypothesis that say what it is about."""
     said = hypothesis or {}
     return "\n".join(str(said.get(part, "")) for part in ("title", "mechanism", "change", "design"))
 
 
-def reminded(selection: Selection, visible: Sequence[Experiment]) -> Memory:
-    """The selection as the researcher is shown it."""
-    by_id = {e.id: e for e in visible}
+def normalised(design: object) -> str:
+    """A design's text without what says nothing: white space, case, a final stop."""
+    return " ".join(str(design).split()).casefold().rstrip(". ")
+
+
+_FAILED_CHILDREN = 3
+
+To = Callable[[str], Difference | None]  # an experiment's difference to its parent, by id
+
+
+def reminded(
+    selection: Selection, view: View[Experiment], up_to: int | None, difference: To = lambda one: None
+) -> Memory:
+    """The selection as the researcher is shown it; `view` holds what was selected from, `up_to` an index."""
 
     def mention(fact: Fact, tried: Tried | None = None) -> Mention:
-        hypothesis = by_id[fact.id].hypothesis or {}
+        found = view.get(fact.id)
+        hypothesis = (None if found is None else found.hypothesis) or {}
         return Mention(
             shown_id(fact.id),
             fact.name,
@@ -141,6 +176,7 @@ def reminded(selection: Selection, visible: Sequence[Experiment]) -> Memory:
             str(hypothesis.get("change", "")),
             None if tried is None else tried.similarity,
             "" if tried is None else tried.by,
+            difference(fact.id),
         )
 
     return Memory(
@@ -148,6 +184,7 @@ def reminded(selection: Selection, visible: Sequence[Experiment]) -> Memory:
         elided=selection.lineage.elided,
         best=tuple(map(mention, selection.best)),
         worst=tuple(map(mention, selection.worst)),
+        failed=tuple(map(mention, _failed(view.children(selection.parent_id, up_to)))),
         n_children=selection.n_children,
         failures=tuple(FailureView(f.status, f.reason, f.count, mention(f.example)) for f in selection.failures),
         neighbours=tuple(mention(one.fact, one) for one in selection.tried),
@@ -158,33 +195,62 @@ def reminded(selection: Selection, visible: Sequence[Experiment]) -> Memory:
     )
 
 
+def _failed(children: Iterable[Experiment]) -> list[Fact]:
+    """The latest of the children that were not completed."""
+    failed = [e for e in children if e.status != "completed"]
+    return [Fact(e.id, e.name, e.status, e.reason, e.score) for e in failed[: -_FAILED_CHILDREN - 1 : -1]]
+
+
 def shown_id(experiment_id: str) -> str:
     """How agents know an experiment: without the campaign's name, which decides nothing and so must not reach them."""
     return f"exp-{experiment_id.rpartition('-')[2]}"
 
 
-_SECTIONS = ("history", "path", "neighbours", "lessons", "failures", "best", "worst", "knowledge")
-"""What may be left out of a prompt, from what is kept longest to what goes first."""
+_DROPPED_FIRST = (
+    "knowledge", "worst", "failed", "best", "failures", "lessons", "neighbours", "path", "history", "exemplars",
+    "collisions",
+)  # fmt: skip
 
 
 def within(context: ResearchContext, tokens: int, count: Callable[[ResearchContext], int]) -> ResearchContext:
     """The context with whole items left out until its prompt has at most so many tokens, by `count`.
 
-    What goes first is said by `_SECTIONS`; of each list the last item goes first. Parent, exemplars and collisions
-    stay: if they alone are too long, so is the prompt.
+    What goes first is said by `_DROPPED_FIRST`; of each list the last item goes first. In a transfer the published
+    findings go last, since one of them is to be used. The parents stay: if they alone are too long, so is the prompt.
+
+    The fewest that are enough are left out. A prompt without an item more is shorter, so that their number is found by
+    halving: the items of a long prompt are many and rendering it takes milliseconds.
     """
-    lengths = {name: len(_items(context, name)) for name in _SECTIONS}
-    return _shortened(context, fit(lengths, tokens, lambda fitted: count(_shortened(context, fitted))))
+    if count(context) <= tokens:
+        return context
+    order: Sequence[str] = _DROPPED_FIRST
+    if context.mode == "transfer":
+        order = (*(name for name in order if name != "knowledge"), "knowledge")
+    queue = [name for name in order for _ in _items(context, name)]
+    too_few, enough = 0, len(queue)
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        if count(_without(context, queue[:middle])) <= tokens:
+            enough = middle
+        else:
+            too_few = middle
+    return _without(context, queue[:enough])
 
 
-_OF_CONTEXT = frozenset({"lessons", "history"})
+def _without(context: ResearchContext, names: Sequence[str]) -> ResearchContext:
+    """The context less the last item of each list as often as it is named, and a line that says so."""
+    dropped = Counter(names)
+    if not dropped:
+        return context
+    kept: dict[str, Any] = {name: _items(context, name)[: -dropped[name]] for name in dropped}
+    told = "left out for length: " + ", ".join(f"{n} of {what}" for what, n in dropped.items())
+    own = {name: items for name, items in kept.items() if name in _OF_CONTEXT}
+    rest = {name: items for name, items in kept.items() if name not in _OF_CONTEXT}
+    return replace(context, memory=replace(context.memory, omitted=told, **rest), **own)
+
+
+_OF_CONTEXT = frozenset({"lessons", "history", "exemplars", "collisions"})
 
 
 def _items(context: ResearchContext, name: str) -> tuple[Any, ...]:
     return tuple(getattr(context if name in _OF_CONTEXT else context.memory, name))
-
-
-def _shortened(context: ResearchContext, fitted: Fitted) -> ResearchContext:
-    kept: dict[str, Any] = {name: _items(context, name)[:number] for name, number in fitted.kept.items()}
-    above = {name: kept.pop(name) for name in _OF_CONTEXT}
-    return replace(context, **above, memory=replace(context.memory, **kept, omitted=fitted.told()))

@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel
@@ -26,7 +27,7 @@ from evaluator.trial import TrialRequest
 from evaluator.verdict import Verdict
 from memory.records import Campaign, Exchange, Experiment
 from memory.store import Store, open_store
-from move37 import briefing
+from move37 import briefing, templates
 from move37.budget import Budget
 from move37.campaign import drive
 from move37.config import BudgetConfig, CampaignConfig
@@ -173,18 +174,19 @@ class CampaignReplay:
         return not self.differences
 
 
-def replay_campaign(store: Store, campaign: Campaign) -> CampaignReplay:
-    """Re-drives the loop over everything that was recorded up to the first experiment that is still open.
+def replay_campaign(store: Store, campaign: Campaign, prompts: Path | None = None) -> CampaignReplay:
+    """Re-drives the loop over everything that was recorded up to the first experiment that is still open. `prompts` is
+    where the campaign's own templates lie, if not where they lay when it began.
 
     Raises:
-        ConfigError: the campaign was not run by Move37.
+        ConfigError: the campaign was not run by Move37, or its templates are not what they were.
         NotThere: nothing has ended yet, or a campaign that it was forked from is not in the store.
         ReplayDiverged: the loop asked something that is not stored.
     """
-    return asyncio.run(_replay_campaign(store, campaign))
+    return asyncio.run(_replay_campaign(store, campaign, prompts))
 
 
-async def _replay_campaign(store: Store, campaign: Campaign) -> CampaignReplay:
+async def _replay_campaign(store: Store, campaign: Campaign, prompts: Path | None) -> CampaignReplay:
     originals = store.experiments(campaign.id)
     stored = len(originals)
     originals = originals[: next((place for place, e in enumerate(originals) if e.status == "open"), stored)]
@@ -201,7 +203,9 @@ async def _replay_campaign(store: Store, campaign: Campaign) -> CampaignReplay:
     try:
         again = _copied_record(store, scratch, campaign)
         answers, laboratory = ReplayModel(exchanges), StoredLaboratory(store, campaign)
-        loop = _loop(scratch, again, config, answers, laboratory, Recollection(stored_vectoriser(store, config)))
+        remembered = Recollection(stored_vectoriser(store, config))
+        own = templates.of_campaign(store, campaign, prompts)
+        loop = _loop(scratch, again, config, answers, laboratory, remembered, own)
         await drive(loop, checkpoint_file=None)
         repeated = scratch.experiments(again.id)
         calls = scratch.counts(again.id).exchanges
@@ -246,13 +250,14 @@ def _loop(
     model: ReplayModel,
     laboratory: Laboratory,
     recollection: Recollection,
+    prompts: Prompts,
 ) -> Loop:
     return Loop(
         store=store,
         campaign=campaign,
         config=config,
         brief=briefing.brief(config),
-        prompts=Prompts(),
+        prompts=prompts,
         model=model,
         laboratory=laboratory,
         budget=Budget(BudgetConfig(), lambda: store.spent(campaign.id)),

@@ -6,79 +6,98 @@ model call, trial or record. A step returns the name of the next; the graph only
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from agents import analyst, researcher
-from agents.contexts import ResearchContext
+from agents.contexts import Difference, ResearchContext
 from agents.errors import ReplyMalformed
+from agents.replies import Proposal
 from evaluator.trial import TrialRequest
 from evaluator.verdict import Verdict
 from memory.records import Attempt, AttemptOutcome, Experiment, Lesson
 from memory.tokens import estimate
-from move37 import ablations, analysing, briefing, calibration, coding, observing, recalling, reserving
-from move37.asking import RESEARCHER, ask, weighing
-from move37.choosing import choose
+from move37 import analysing, briefing, calibration, coding, novelty, observing, recalling, reserving
+from move37.asking import RESEARCHER, Form, ask, weighing
 from move37.laboratory import GateRequest
 from move37.ladder import climb, static
 from move37.leaving_out import told
 from move37.loop import Loop, Route
+from move37.selecting import selected
 
 
 async def select(loop: Loop, experiment_id: str) -> Route:
-    """Chooses parent and exemplars and opens the first attempt."""
+    """Chooses mode, parent and exemplars and opens the first attempt."""
     experiment = loop.store.experiment(experiment_id)
     if experiment.selected_at is None:
-        ablation = ablations.requested(loop, experiment)
-        asked = None if ablation is None else loop.store.experiment(ablation.parent_id)
-        visible = loop.visible(experiment)
-        await loop.recollection.learn(loop.store, visible)
-        choice = choose(
-            visible,
-            seed=loop.config.seed,
-            index=experiment.index,
-            exemplars=0 if "exemplars" in loop.config.search.without else loop.config.search.exemplars,
-            fixed_parent=asked or loop.visibility.first_parent(experiment.index),
-            alike=loop.recollection.programs.similarity if loop.config.search.diverse_exemplars else None,
-        )
+        chosen = await selected(loop, experiment)
         loop.store.select(
-            experiment_id,
-            parent_id=choice.parent.id,
-            exemplar_ids=[e.id for e in choice.exemplars],
-            selection=choice.rationale if ablation is None else ablations.selection(ablation),
+            experiment_id, parent_id=chosen.parent_id, exemplar_ids=chosen.exemplar_ids, selection=chosen.selection
         )
     loop.store.put_attempt(experiment_id, 1, origin="proposal")
     return "research"
 
 
 async def research(loop: Loop, experiment_id: str) -> Route:
-    """Asks the researcher for a hypothesis. A repair keeps the one it has."""
+    """Asks the researcher for a hypothesis, and sends one back that was tried. A repair keeps the one it has."""
     attempt = _current(loop, experiment_id)
-    if attempt.hypothesis is None and attempt.origin != "repair":
+    if attempt.origin == "repair":
+        return "code"
+    experiment = loop.store.experiment(experiment_id)
+    if attempt.outcome is not None:  # repeated after a crash between closing this attempt and opening the next
+        return _route_after(loop, experiment, attempt)
+    if attempt.hypothesis is None:
         loop.notify("research", {"experiment": experiment_id, "attempt": attempt.number})
-        experiment = loop.store.experiment(experiment_id)
-        prompt = researcher.messages(loop.prompts, await _evidence(loop, experiment))
+        context = await _evidence(loop, experiment)
+        prompt = researcher.messages(loop.prompts, context)
         try:
-            hypothesis = await ask(loop, experiment, "researcher", attempt.number, prompt, RESEARCHER)
+            hypothesis = await ask(loop, experiment, "researcher", attempt.number, prompt, _form(loop, context))
         except ReplyMalformed as error:
             return _give_up(loop, attempt, "reply_malformed", f"the researcher's reply: {error}")
-        loop.store.put_attempt(
+        attempt = loop.store.put_attempt(
             experiment_id, attempt.number, origin=attempt.origin, hypothesis=hypothesis.model_dump(mode="json")
         )
+    if attempt.program_sha256 is None and attempt.number <= loop.config.search.repairs:
+        repeat = await novelty.check(loop, experiment, attempt)
+        if repeat is not None:
+            loop.store.put_verdicts(experiment_id, attempt.number, [repeat.as_dict()])
+            return _refused(loop, attempt, repeat)
     return "code"
+
+
+def _form(loop: Loop, context: ResearchContext) -> Form[Proposal]:
+    """How the reply to this prompt is read. The grammar names an entry only where it knows what the entry is about."""
+    parse = partial(
+        researcher.parse,
+        tasks=[task.name for task in context.brief.tasks],
+        entries=[entry.id for entry in context.memory.knowledge],
+        transfer=context.mode == "transfer" and not loop.config.model.embedded,
+    )
+    return replace(RESEARCHER, parse=parse)
 
 
 async def _evidence(loop: Loop, experiment: Experiment) -> ResearchContext:
     """What the researcher is shown, within the budget of tokens; which published findings is recorded."""
     visible, lessons = loop.visible(experiment), loop.visibility.lessons(experiment.index)
-    knowledge = observing.suggestions(loop.store, loop.brief, experiment, visible)
+    await loop.recollection.learn(loop.store, visible)
+    knowledge = observing.suggested(loop, experiment, visible)
     selection = await loop.recollection.recall(loop.store, experiment, visible, lessons, knowledge)
+    view, ranking = loop.recollection.view, loop.ranking
+
+    def difference(experiment_id: str) -> Difference | None:
+        one = view.get(experiment_id)
+        parent = None if one is None or one.parent_id is None else view.get(one.parent_id)
+        return None if one is None else loop.recollection.differences.between(loop.store, one, parent, ranking)
+
     memory = replace(
-        recalling.reminded(selection, visible),
+        recalling.reminded(selection, view, visible[-1].index, difference),
         calibration=calibration.line(_forecasts(loop, visible, lessons)),
         retired=sum(x.retired_by is not None for x in lessons),
     )
     by_id = {x.id: x for x in lessons}
     chosen = [by_id[claim.lesson_id] for claim in selection.lessons]
-    context = briefing.research_context(loop.store, loop.brief, experiment, visible, chosen, memory, loop.config)
+    context = briefing.research_context(
+        loop.store, loop.brief, experiment, visible, chosen, memory, loop.config, difference
+    )
     fitted = recalling.within(
         told(context, loop.config.search.without),
         loop.config.search.prompt_tokens,

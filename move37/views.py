@@ -90,7 +90,7 @@ def status(workspace: Workspace, store: "Overview", campaign: Campaign) -> dict[
 def closer(store: "Store", campaign: Campaign) -> dict[str, Any]:
     """What `status` says of one campaign beyond its row; it reads more of it."""
     from memory.knowledge_base.query import usage
-    from move37 import reckoning
+    from move37 import modes, reckoning
 
     experiments = {e.id: e for e in store.outline(campaign.id)}
     gains = {
@@ -99,7 +99,11 @@ def closer(store: "Store", campaign: Campaign) -> dict[str, Any]:
         if e.score is not None and (parent := experiments.get(e.parent_id or "")) and parent.score is not None
     }
     uses = usage(((use.experiment_id, use.entry) for use in store.knowledge_uses(campaign.id)), gains)
+    proposals = store.experiments(campaign.id)
+    model = campaign.config.get("model", {})
     return {
+        "modes": modes.summary(proposals, "mode", "improve"),
+        "models": modes.summary(proposals, "model", model.get("name") or "") if model.get("others") else None,
         "identity": [
             {"level": x.level, "programs": x.programs, "keyed": x.keyed, "cost_s": x.cost_s, "caught": x.caught}
             for x in store.recognised(campaign.id)

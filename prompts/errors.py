@@ -2,7 +2,9 @@
 
 PromptError
 ├── HoleMismatch        the context does not fit the template's holes
-└── TemplateMissing     there is no such template
+├── TemplateMissing     there is no such template
+├── TemplateBroken      a template cannot be read, parsed or rendered
+└── TemplatesChanged    templates are not those that a campaign began with
 """
 
 from __future__ import annotations
@@ -40,3 +42,25 @@ class TemplateMissing(PromptError):
     def __init__(self, template: str, directories: Iterable[str]) -> None:
         super().__init__(f"no template {template} in {', '.join(directories)}")
         self.template = template
+
+
+class TemplateBroken(PromptError):
+    """A template is not valid, or does something that a template may not."""
+
+    def __init__(self, template: str, why: str, line: int | None = None) -> None:
+        place = template if line is None else f"{template}, line {line}"
+        super().__init__(f"template {place} cannot be used: {why}")
+        self.template = template
+        self.line = line
+
+
+class TemplatesChanged(PromptError):
+    """Templates differ from those that were recorded.
+
+    Attributes:
+        templates: The names of those that differ, are new or are gone.
+    """
+
+    def __init__(self, templates: Iterable[str]) -> None:
+        self.templates = tuple(templates)
+        super().__init__(f"these templates are not those that were recorded: {', '.join(self.templates)}")

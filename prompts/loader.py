@@ -5,7 +5,9 @@ Notable:
   the costliest kind of bug here;
 * rendering is byte-stable: no clock, no environment, no locale; mappings render in the order they are given;
 * text that a model or a candidate wrote enters through `inline` (one line, capped) or `fence` (inside a fence longer
-  than any fence in it, capped), so that it cannot end its own quotation.
+  than any fence in it, capped), so that it cannot end its own quotation; characters that cannot be seen (controls,
+  direction marks, tags) are dropped from both, and the marks that chat servers put around roles are defused;
+* templates run in Jinja's sandbox, since people pass directories of them on.
 
 Not covered: deciding what to show (the campaign's), and whether a model obeys what it is told.
 """
@@ -18,18 +20,24 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jinja2
 import jinja2.meta
+import jinja2.sandbox
 
-from prompts.errors import HoleMismatch, TemplateMissing
+from prompts.errors import HoleMismatch, TemplateBroken, TemplateMissing, TemplatesChanged
 
 PACKAGED = Path(__file__).parent / "templates"
+SUFFIX = ".md.j2"
 FENCED_CAP_CHARS = 24_000
 INLINE_CAP_CHARS = 300
 
 _RUN_OF_MARKS = re.compile(r"`{3,}|~{3,}")
+_LONG_RUN = re.compile(r"`{17,}|~{17,}")
+_PLAIN = re.compile(r"[\n\t\x20-\x7e]*")
+_UNSEEN = frozenset({"Cc", "Cf", "Cs"})
+_READ_PER_SHOWN = 16  # of a text much longer than its cap, only so much is looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +61,23 @@ class Prompts:
     Raises:
         HoleMismatch: from `render`, when context and holes differ.
         TemplateMissing: from `render`, when there is no such template.
+        TemplateBroken: from `render` and `hashes`, when a template cannot be read or rendered.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
         self._directories = [path for path in (directory, PACKAGED) if path is not None]
-        self._environment = jinja2.Environment(
+        self._environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
             loader=jinja2.FileSystemLoader(self._directories, encoding="utf-8"),
             undefined=jinja2.StrictUndefined,
-            autoescape=False,  # noqa: S701 - prompts are plain text, not HTML
+            autoescape=False,
             trim_blocks=True,
             lstrip_blocks=True,
             keep_trailing_newline=True,
             auto_reload=False,
         )
-        self._environment.filters.update(inline=inline, fence=fence, number=number, signed=signed, values=values)
+        self._environment.filters.update(
+            inline=inline, fence=fence, number=number, signed=signed, values=values, interval=interval
+        )
         self._analysed: dict[str, _Analysed] = {}
 
     def render(self, name: str, /, **context: Any) -> Rendered:
@@ -80,7 +91,29 @@ class Prompts:
             text = self._environment.get_template(name).render(context)
         except jinja2.UndefinedError as error:
             raise HoleMismatch(name, missing=[str(error.message)]) from error
+        except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError) as error:
+            raise TemplateBroken(name, str(error)) from error
         return Rendered(text=text.strip() + "\n", template_hash=analysed.content_hash, name=name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The templates there are."""
+        return tuple(name for name in sorted(self._environment.list_templates()) if name.endswith(SUFFIX))
+
+    def hashes(self) -> dict[str, str]:
+        """The content hash of every template, each with what it includes."""
+        return {name: self._analyse(name).content_hash for name in self.names}
+
+    def require(self, recorded: Mapping[str, str]) -> None:
+        """Says nothing where the templates are those of `recorded` hashes.
+
+        Raises:
+            TemplatesChanged: names those that are not.
+        """
+        now = self.hashes()
+        changed = sorted(name for name in now.keys() | recorded.keys() if now.get(name) != recorded.get(name))
+        if changed:
+            raise TemplatesChanged(changed)
 
     def _analyse(self, name: str) -> _Analysed:
         if name not in self._analysed:
@@ -99,9 +132,14 @@ class Prompts:
             source, _, _ = loader.get_source(self._environment, name)
         except jinja2.TemplateNotFound:
             raise TemplateMissing(name, [str(path) for path in self._directories]) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise TemplateBroken(name, str(error)) from error
         sources[name] = source
-        tree = self._environment.parse(source)
-        holes = jinja2.meta.find_undeclared_variables(tree)
+        try:
+            tree = self._environment.parse(source)
+            holes = jinja2.meta.find_undeclared_variables(tree)
+        except jinja2.TemplateSyntaxError as error:  # an unknown filter is one too
+            raise TemplateBroken(name, str(error.message), error.lineno) from error
         for included in jinja2.meta.find_referenced_templates(tree):
             if included is not None and included not in sources:
                 holes |= self._collect(included, sources)
@@ -110,13 +148,15 @@ class Prompts:
 
 def inline(text: object, cap: int = INLINE_CAP_CHARS) -> str:
     """Foreign text on one line: white space collapsed, unprintable characters dropped, code marks defused, capped."""
+    whole = str(text)
+    read = whole[: _READ_PER_SHOWN * cap]
     kept = "".join(
         " " if character.isspace() else character
-        for character in str(text)
-        if character.isspace() or unicodedata.category(character) not in {"Cc", "Cf", "Cs"}
+        for character in read
+        if character.isspace() or unicodedata.category(character) not in _UNSEEN
     )
     line = _RUN_OF_MARKS.sub("''", " ".join(kept.split())).replace("|", "¦")
-    return line if len(line) <= cap else f"{line[: cap - 1]}…"
+    return line if len(line) <= cap and len(read) == len(whole) else f"{line[: cap - 1]}…"
 
 
 def fence(text: object, info: str = "text", cap: int = FENCED_CAP_CHARS) -> str:
@@ -125,14 +165,15 @@ def fence(text: object, info: str = "text", cap: int = FENCED_CAP_CHARS) -> str:
     What is over the cap is cut out of the middle, with a line that says how much: beginnings hold definitions and
     endings hold the error.
     """
-    body = "".join(
-        character
-        for character in str(text).replace("\r\n", "\n").replace("\r", "\n")
-        if character in "\n\t" or unicodedata.category(character) not in {"Cc", "Cs"}
-    )
+    body = str(text).replace("\r\n", "\n").replace("\r", "\n")
     if len(body) > cap:
         half = cap // 2
         body = f"{body[:half]}\n[... {len(body) - 2 * half} characters cut ...]\n{body[-half:]}"
+    body = body.replace("\u2028", "\n").replace("\u2029", "\n")
+    if not _PLAIN.fullmatch(body):
+        body = "".join(c for c in body if c in "\n\t" or unicodedata.category(c) not in _UNSEEN)
+    body = body.replace("<|", "<¦").replace("|>", "¦>")
+    body = _LONG_RUN.sub(lambda run: run[0][:16], body)
     longest = max((len(marks) for marks in _RUN_OF_MARKS.findall(body)), default=2)
     marks = "`" * max(3, longest + 1)
     return f"{marks}{info}\n{body.rstrip()}\n{marks}"
@@ -146,6 +187,25 @@ def number(value: float | None, digits: int = 3) -> str:
 def signed(value: float | None, digits: int = 3) -> str:
     """A difference with its sign."""
     return "not measured" if value is None else f"{value:+.{digits}f}"
+
+
+class _Difference(Protocol):
+    @property
+    def estimate(self) -> float: ...
+    @property
+    def low(self) -> float | None: ...
+    @property
+    def high(self) -> float | None: ...
+    @property
+    def seeds(self) -> int: ...
+
+
+def interval(difference: _Difference, digits: int = 3) -> str:
+    """A difference with its confidence interval, or why there is none."""
+    low, high = difference.low, difference.high
+    if low is None or high is None:
+        return f"{difference.estimate:+.{digits}f} (one seed: no interval)"
+    return f"{difference.estimate:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}] over {difference.seeds} seeds"
 
 
 def values(per_seed: Mapping[str, list[float]], key: str, digits: int = 3) -> str:

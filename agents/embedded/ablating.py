@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from agents.embedded.changes import Change
 from agents.embedded.genome import LEAVES, Leaf, Mixer, Setting, leaves, read_design, trees
 from agents.embedded.program import read_program
-from agents.embedded.reading import Section
 
 # Settings that are parts, and what they are when the part is gone.
 OFF: Mapping[str, Setting] = {
@@ -65,9 +64,9 @@ def _leaves(mixer: Mixer) -> list[Leaf]:
     return [part for tree in trees(mixer) for part in leaves(tree)]
 
 
-def asked_to_remove(part: Section | None) -> str:
-    """What the task asks to take away, or ""."""
-    found = _ASKED.search(part.prose) if part else None
+def asked_to_remove(text: str) -> str:
+    """What a request asks to take away, or ""."""
+    found = _ASKED.search(text)
     return found[1] if found else ""
 
 

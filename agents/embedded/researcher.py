@@ -12,11 +12,12 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from agents.embedded.ablating import answering, asked_to_remove
+from agents.embedded.ablating import answering
 from agents.embedded.changes import Change, Operator, changes, core_of, fits
 from agents.embedded.evidence import Evidence, Observation, change_kind, weigh
 from agents.embedded.genome import LEAVES, Mixer, Serial, design_text, leaf, per_layer, read_design
 from agents.embedded.library import sources_by_title
+from agents.embedded.modes import Asked, ablation, of_mode, read_asked, used
 from agents.embedded.priors import abilities, expected, expected_score
 from agents.embedded.program import read_program
 from agents.embedded.reading import (
@@ -60,7 +61,7 @@ class Evidenced:
     tried: tuple[Tried, ...]
     collisions: tuple[Tried, ...]
     lessons: tuple[Learnt, ...]
-    asked: str = ""
+    asked: Asked
 
 
 def read_evidence(parts: Sequence[Section]) -> Evidenced | None:
@@ -70,11 +71,11 @@ def read_evidence(parts: Sequence[Section]) -> Evidenced | None:
         return None
     return Evidenced(
         parent=parents[0],
-        exemplars=tuple(read_programs(parts, "Exemplar")),
+        exemplars=(*read_programs(parts, "Second parent"), *read_programs(parts, "Exemplar")),
         tried=tuple(read_tried(titled(parts, "Already tried"))),
         collisions=tuple(read_tried(titled(parts, "Your last proposals repeated earlier experiments"))),
         lessons=tuple(read_lessons(titled(parts, "Lessons"))),
-        asked=asked_to_remove(titled(parts, "Your task")),
+        asked=read_asked(parts),
     )
 
 
@@ -90,8 +91,10 @@ def propose(setting: Setting, evidence: Evidenced, rng: random.Random) -> dict[s
     fresh = [option for option in options if per_layer(option.mixer, setting.n_layers) not in forbidden]
     if not fresh:
         fresh = _second_steps(options, exemplars, setting, forbidden) or options
-    if evidence.asked:
-        fresh = answering(evidence.asked, fresh, options) or fresh
+    if evidence.asked.ablation:
+        fresh = answering(evidence.asked.ablation, fresh, options) or fresh
+    else:
+        fresh = of_mode(fresh, evidence.asked) or fresh
     tasks = list(setting.chances)
     believed = _belief(parent, weighed, setting.n_layers, tasks)
     weights = [_weight(option, believed, weighed, setting.n_layers, tasks) for option in fresh]
@@ -218,6 +221,8 @@ def _hypothesis(
         "design": design_text(change.mixer),
         "predictions": predictions,
         "refuted_by": _refutation(deltas, evidence.parent),
+        "ablation": ablation(change),
+        "knowledge": used(change, evidence.asked),
     }
 
 

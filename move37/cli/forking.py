@@ -31,6 +31,7 @@ def fork(
     budget_minutes: options.BudgetMinutes = None,
     sandbox: options.SandboxBackend = None,
     accept_unsafe: options.AcceptUnsafe = False,
+    prompts: options.PromptsDir = None,
     cassette: options.CassetteFile = None,
     cassette_mode: options.CassetteModeOption = None,
     runs_dir: options.RunsDir = None,
@@ -63,4 +64,13 @@ def fork(
         chosen_cassette = CassetteChoice.wanted(cassette, cassette_mode)
         settings = launch.resolved(planned.config, chosen_cassette)
         launch.check_name(memory, settings.name)
-        go(workspace, memory, settings, None, as_json, fork_of=planned.node, chosen_cassette=chosen_cassette)
+        go(
+            workspace,
+            memory,
+            settings,
+            None,
+            as_json,
+            fork_of=planned.node,
+            chosen_cassette=chosen_cassette,
+            prompts=prompts,
+        )

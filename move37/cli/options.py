@@ -17,6 +17,12 @@ StoreUrl = Annotated[
         show_default=False,
     ),
 ]
+PromptsDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompts", metavar="DIR", help="Directory of prompt templates over the packaged ones.", show_default=False
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON (stable, documented in docs/json.md).")]
 CampaignName = Annotated[
     str | None, typer.Argument(metavar="[CAMPAIGN]", help="Name or id; the latest if not given.", show_default=False)

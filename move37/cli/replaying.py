@@ -2,12 +2,13 @@
 
 import sys
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from move37.cli.guard import fail, guarded, long_running
-from move37.cli.options import AsJson, RunsDir, StoreUrl
+from move37.cli.options import AsJson, PromptsDir, RunsDir, StoreUrl
 
 if TYPE_CHECKING:
     from memory.records import Campaign, Experiment
@@ -37,6 +38,7 @@ def replay(
             show_default="as docs/replay.md states",
         ),
     ] = None,
+    prompts: PromptsDir = None,
     runs_dir: RunsDir = None,
     store: StoreUrl = None,
     as_json: AsJson = False,
@@ -59,16 +61,16 @@ def replay(
             raise NotThere(
                 f"there is no experiment '{what}', and {error} `move37 lineage CAMPAIGN` lists ids."
             ) from None
-        _campaign(memory, campaign, as_json)
+        _campaign(memory, campaign, prompts, as_json)
 
 
-def _campaign(memory: "Store", campaign: "Campaign", as_json: bool) -> None:
+def _campaign(memory: "Store", campaign: "Campaign", prompts: Path | None, as_json: bool) -> None:
     from move37.cli.inspecting import write_json
     from move37.errors import ReplayDiverged
     from move37.replaying import CampaignReplay, replay_campaign
 
     try:
-        result = replay_campaign(memory, campaign)
+        result = replay_campaign(memory, campaign, prompts)
     except ReplayDiverged as diverged:
         if not as_json:
             raise
@@ -135,7 +137,7 @@ async def _retrain(
     withdraw()
     opened = await open_sandbox(
         backend,
-        programs_trusted=config.model.embedded,
+        programs_trusted=config.model.trusted,
         accept_unsafe=settings.accept_unsafe,
         equipment=Equipment(settings.runtime if backend in ("auto", "docker") else "", settings.gpus),
     )

@@ -43,6 +43,7 @@ def run(
     runtime: options.Runtime = None,
     gpus: options.Gpus = None,
     accept_unsafe: options.AcceptUnsafe = False,
+    prompts: options.PromptsDir = None,
     cassette: options.CassetteFile = None,
     cassette_mode: options.CassetteModeOption = None,
     runs_dir: options.RunsDir = None,
@@ -86,7 +87,7 @@ def run(
         chosen_cassette = CassetteChoice.wanted(cassette, cassette_mode)
         settings = launch.resolved(settings, chosen_cassette)
         launch.check_name(memory, settings.name)
-        go(workspace, memory, settings, None, as_json, chosen_cassette=chosen_cassette)
+        go(workspace, memory, settings, None, as_json, chosen_cassette=chosen_cassette, prompts=prompts)
 
 
 @guarded
@@ -96,6 +97,7 @@ def resume(
     budget_usd: options.BudgetUsd = None,
     budget_tokens: options.BudgetTokens = None,
     budget_minutes: options.BudgetMinutes = None,
+    prompts: options.PromptsDir = None,
     cassette: options.CassetteFile = None,
     cassette_mode: options.CassetteModeOption = None,
     runs_dir: options.RunsDir = None,
@@ -117,7 +119,8 @@ def resume(
             raise ConfigError(f"campaign '{chosen.name}' is finished ({chosen.stopped_because}): nothing to resume")
         with workspace.hold(chosen.id, chosen.name):
             settings = launch.extended(memory, chosen, more)
-        go(workspace, memory, settings, chosen, as_json, chosen_cassette=CassetteChoice.wanted(cassette, cassette_mode))
+        chosen_cassette = CassetteChoice.wanted(cassette, cassette_mode)
+        go(workspace, memory, settings, chosen, as_json, chosen_cassette=chosen_cassette, prompts=prompts)
 
 
 def go(
@@ -129,6 +132,7 @@ def go(
     *,
     fork_of: "Experiment | None" = None,
     chosen_cassette: "CassetteChoice | None" = None,
+    prompts: Path | None = None,
 ) -> None:
     """Runs a campaign (a new one, a stored one, or a fork) in front of the user, and says how it ended."""
     from move37.cli.inspecting import write_json
@@ -149,6 +153,7 @@ def go(
             on_campaign=live.begin,
             fork_of=fork_of,
             chosen_cassette=chosen_cassette,
+            prompts_directory=prompts,
         )
     row = status(workspace, memory, launched.campaign)
     if as_json:

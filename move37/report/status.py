@@ -24,6 +24,8 @@ def _closer(row: dict[str, Any]) -> list[str]:
     lines = []
     if row.get("forked_from"):
         lines.append(f"forked from {plain(row['forked_from'])}")
+    for what in ("modes", "models"):
+        lines += _arms(what, row.get(what) or {})
     for level in row.get("identity", ()):
         each = 1000 * level["cost_s"] / level["programs"] if level["programs"] else 0.0
         lines.append(
@@ -75,6 +77,17 @@ def became(request: dict[str, Any]) -> str:
         return f"{plain(request['carried_out_by'])}, {request['status']}"
     noise = {True: "beyond noise", False: "within noise", None: "noise not known"}[request["beyond_noise"]]
     return f"{plain(request['carried_out_by'])} moved the score by {request['difference']:+.3f} ({noise})"
+
+
+def _arms(what: str, bandit: dict[str, Any]) -> list[str]:
+    """A line per arm of a bandit, the highest mean reward first."""
+    arms = sorted(bandit.get("arms", ()), key=lambda arm: (-arm["mean"], arm["name"]))
+    lines = [f"{what[:-1]} {plain(x['name'])}: {x['plays']} proposals, mean reward {x['mean']:.3f}" for x in arms]
+    if what == "modes" and bandit.get("ablations"):
+        lines.append(f"mode ablate: {bandit['ablations']} proposals (a fixed share, which no reward decides)")
+    if len(arms) > 1:
+        lines.append(f"{what}: estimated regret so far {bandit['regret']:.2f}")
+    return lines
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

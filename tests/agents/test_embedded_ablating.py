@@ -101,7 +101,7 @@ def test_the_researcher_takes_away_what_is_asked_for(
     }
     for remove, change in asked.items():
         task = f'Carry out an ablation. Take away: "{remove}". Change nothing else.'
-        context = replace(research, parent=parent, task=task, collisions=())
+        context = replace(research, parent=parent, mode="ablate", ablation=task, collisions=())
         reply = answer(researcher.messages(prompts, context).messages, seed)
         assert researcher.parse(reply).change == change
 

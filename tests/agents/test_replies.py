@@ -20,6 +20,8 @@ GOOD: dict[str, Any] = {
     "design": "every layer: X",
     "predictions": [{"task": "recall", "direction": "up", "size": 0.2}],
     "refuted_by": "recall not rising",
+    "ablation": "Remove the convolution: recall falls back.",
+    "knowledge": [],
 }
 
 

@@ -1,23 +1,30 @@
 """What the roles are told, byte for byte.
 
-The golden files are the rendered prompts of one small campaign; a reviewer reads them to judge a change of wording.
+The golden files are the rendered prompts of one small invented campaign and, `real_*`, of a stored one
+(`record_contexts.py`); a reviewer reads them to judge a change of wording.
 `MOVE37_WRITE_GOLDEN=1 pytest tests/agents/test_role_prompts.py` writes them anew.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from agents import analyst, coder, researcher
 from agents.contexts import AnalysisContext, CodeContext, Prompt, RepairContext, ResearchContext
 from agents.errors import ReplyMalformed
-from prompts.loader import Prompts
+from prompts.loader import PACKAGED, Prompts
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+RECORDED = Path(__file__).parent / "recorded"
 
 
 def as_text(prompt: Prompt) -> str:
@@ -32,20 +39,50 @@ def rendered(
     repair: RepairContext,
     analysis: AnalysisContext,
 ) -> dict[str, Prompt]:
+    asked = researcher.messages(prompts, research)
+    error = ReplyMalformed("not json", "the reply holds no JSON object")
     return {
-        "researcher": researcher.messages(prompts, research),
+        "researcher": asked,
+        "researcher_ablate": researcher.messages(prompts, replace(research, mode="ablate", ablation="the convolution")),
+        "corrective": researcher.corrective(asked, "not json", error, prompts=prompts),
         "coder": coder.messages(prompts, code),
         "repair": coder.repair_messages(prompts, repair),
         "analyst": analyst.messages(prompts, analysis),
     }
 
 
-@pytest.mark.parametrize("name", ["researcher", "coder", "repair", "analyst"])
-def test_prompt_is_the_golden_one(rendered: dict[str, Prompt], name: str) -> None:
+def assert_golden(name: str, prompt: Prompt) -> None:
     path = GOLDEN / f"{name}.md"
     if os.environ.get("MOVE37_WRITE_GOLDEN"):
-        path.write_text(as_text(rendered[name]), encoding="utf-8")
-    assert as_text(rendered[name]) == path.read_text(encoding="utf-8")
+        path.write_text(as_text(prompt), encoding="utf-8")
+    assert as_text(prompt) == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["researcher", "researcher_ablate", "corrective", "coder", "repair", "analyst"])
+def test_prompt_is_the_golden_one(rendered: dict[str, Prompt], name: str) -> None:
+    assert_golden(name, rendered[name])
+
+
+REAL: dict[str, tuple[type[Any], Callable[[Prompts, Any], Prompt]]] = {
+    "researcher_combine": (ResearchContext, researcher.messages),
+    "researcher_transfer": (ResearchContext, researcher.messages),
+    "coder": (CodeContext, coder.messages),
+    "analyst": (AnalysisContext, analyst.messages),
+}
+
+
+@pytest.mark.parametrize("name", list(REAL))
+def test_prompt_of_a_stored_campaign_is_the_golden_one(prompts: Prompts, name: str) -> None:
+    kind, messages = REAL[name]
+    context = TypeAdapter(kind).validate_json((RECORDED / f"{name}.json").read_bytes())
+    assert_golden(f"real_{name}", messages(prompts, context))
+
+
+def test_every_template_has_a_golden_prompt(rendered: dict[str, Prompt], prompts: Prompts) -> None:
+    used = {name for prompt in rendered.values() for name in prompt.template_hashes}
+    sources = {name: (PACKAGED / name).read_text() for name in prompts.names}
+    included = {name for name in sources if any(f'"{name}"' in sources[user] for user in used)}
+    assert set(prompts.names) == used | included
 
 
 def test_system_message_does_not_depend_on_the_evidence(prompts: Prompts, research: ResearchContext) -> None:
@@ -67,11 +104,10 @@ def test_the_researcher_is_told_its_task_and_how_its_predictions_held(
     prompts: Prompts, research: ResearchContext
 ) -> None:
     memory = replace(research.memory, calibration="direction right in 7 of 12", retired=1)
-    told = replace(research, memory=memory, task="Take away the gate.")
+    told = replace(research, memory=memory, mode="ablate", ablation="Take away the gate.")
     text = researcher.messages(prompts, told).messages[1].content
     assert "Your predictions so far: direction right in 7 of 12.\n\n1 earlier lesson was refuted" in text
-    assert text.endswith("## Your task\n\nTake away the gate. Reply with the JSON object only.\n")
-    assert "Propose one change" not in text
+    assert "The analyst asked for this ablation, and no other:\n\n```text\nTake away the gate.\n```\n" in text
 
 
 def test_without_evidence_the_analyst_is_told_so(prompts: Prompts, analysis: AnalysisContext) -> None:
