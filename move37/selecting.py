@@ -35,6 +35,7 @@ def selected(loop: Loop, experiment: Experiment, requested: Requested = modes.re
         ValueError: nothing visible is completed.
     """
     visible = loop.visible(experiment)
+    loop.recollection.learn(loop.store, visible)
     search = loop.config.search
     asked = requested(loop, experiment) if "ablate" in search.modes else None
     fixed = loop.visibility.first_parent(experiment.index)
@@ -47,6 +48,7 @@ def selected(loop: Loop, experiment: Experiment, requested: Requested = modes.re
         exemplars=search.exemplars,
         fixed_parent=fixed,
         why="the parent of the ablation that was asked for" if asked is not None else "",
+        view=loop.recollection.view,
     )
     selection: dict[str, Any] = {**choice.rationale, **_model(loop, experiment, visible)}
     exemplars = choice.exemplars
@@ -69,8 +71,9 @@ def _mode(
     published = False
     if "transfer" in wanted:
         published = bool(observing.suggested(loop, replace(experiment, parent_id=parent.id), visible))
-    scored = {e.program_sha256 for e in visible if e.status == "completed" and e.score is not None}
-    can = modes.possible(wanted, parent=parent, scored_programs=len(scored), published=published)
+    ranked = loop.recollection.view.ranked(visible[-1].index)
+    others = any(e.program_sha256 != parent.program_sha256 for e in ranked)
+    can = modes.possible(wanted, parent=parent, others=others, published=published)
     pending = [n for n in _pending(loop, experiment) if "ablate" not in wanted or not modes.due(n)]
     played = loop.recollection.plays("mode", "improve").of(visible)
     return modes.choose(played, can, ordinal=_ordinal(loop, experiment.index), pending=len(pending))

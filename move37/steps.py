@@ -62,12 +62,11 @@ async def research(loop: Loop, experiment_id: str) -> Route:
 
 
 def _form(loop: Loop, context: ResearchContext) -> Form[Proposal]:
-    """How the reply to this prompt is read. The grammar names an entry only where it knows what the entry is about."""
+    """How the reply to this prompt is read: it may name the tasks and the entries that are shown, and no others."""
     parse = partial(
         researcher.parse,
         tasks=[task.name for task in context.brief.tasks],
         entries=[entry.id for entry in context.memory.knowledge],
-        transfer=context.mode == "transfer" and not loop.config.model.embedded,
     )
     return replace(RESEARCHER, parse=parse)
 
@@ -76,7 +75,8 @@ def _evidence(loop: Loop, experiment: Experiment) -> ResearchContext:
     """What the researcher is shown, within the budget of tokens; which published findings is recorded."""
     visible, lessons = loop.visible(experiment), loop.visibility.lessons(experiment.index)
     knowledge = observing.suggested(loop, experiment, visible)
-    selection = loop.recollection.recall(loop.store, experiment, visible, lessons, knowledge)
+    campaigns = [stretch.campaign_id for stretch in loop.visibility.stretches(experiment.index)]
+    selection = loop.recollection.recall(loop.store, experiment, visible, lessons, knowledge, campaigns)
     view, ranking = loop.recollection.view, loop.ranking
 
     def difference(experiment_id: str) -> Difference | None:
@@ -86,7 +86,7 @@ def _evidence(loop: Loop, experiment: Experiment) -> ResearchContext:
 
     memory = recalling.reminded(selection, view, visible[-1].index, difference)
     context = briefing.research_context(
-        loop.store, loop.brief, experiment, visible, lessons, memory, loop.config, difference
+        loop.store, loop.brief, experiment, visible, lessons, memory, loop.config, difference, view
     )
     fitted = recalling.within(
         context,

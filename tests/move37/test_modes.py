@@ -105,9 +105,9 @@ def test_ablations_have_a_fixed_share() -> None:
 def test_impossible_modes_are_left_out() -> None:
     starter: Any = One("e-0", 0.2, kind="starter")
     proposal: Any = One("e-1", 0.2)
-    assert modes.possible(modes.MODES, parent=starter, scored_programs=1, published=False) == ("improve", "explore")
-    assert modes.possible(modes.MODES, parent=proposal, scored_programs=2, published=True) == modes.MODES
-    assert modes.possible(("combine",), parent=starter, scored_programs=1, published=False) == ("improve",)
+    assert modes.possible(modes.MODES, parent=starter, others=False, published=False) == ("improve", "explore")
+    assert modes.possible(modes.MODES, parent=proposal, others=True, published=True) == modes.MODES
+    assert modes.possible(("combine",), parent=starter, others=False, published=False) == ("improve",)
 
 
 def test_a_stored_campaign_from_before_keeps_to_improvements() -> None:
