@@ -307,15 +307,13 @@ def check_lessons(raw: str, analysis: Analysis, lessons: Collection[str]) -> Non
         raise ReplyMalformed(raw, f"evidence names the lessons {', '.join(unknown)}; {shown}")
 
 
-def check_knowledge(raw: str, hypothesis: Hypothesis, entries: Collection[str], *, needed: bool = False) -> None:
-    """Refuse published findings that were not shown; with `needed`, a reply that names none.
+def check_knowledge(raw: str, hypothesis: Hypothesis, entries: Collection[str]) -> None:
+    """Refuse published findings that were not shown. To name none is always allowed: a forced reference says nothing.
 
     Raises:
         ReplyMalformed: naming them.
     """
-    known = ", ".join(sorted(entries)) or "none"
     unknown = sorted(set(hypothesis.knowledge) - set(entries))
     if unknown:
+        known = ", ".join(sorted(entries)) or "none"
         raise ReplyMalformed(raw, f"knowledge names {', '.join(unknown)}; the entries shown are: {known}")
-    if needed and not hypothesis.knowledge:
-        raise ReplyMalformed(raw, f"knowledge is empty; name the entry that is used, of: {known}")

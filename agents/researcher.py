@@ -39,10 +39,9 @@ def parse(
     finish_reason: str | None = None,
     tasks: Collection[str] | None = None,
     entries: Collection[str] | None = None,
-    transfer: bool = False,
 ) -> Proposal:
     """The hypothesis of a reply. With `tasks`, predictions for anything else are malformed; with `entries`, so are ids
-    of other published findings, and for a `transfer` a reply that names none.
+    of other published findings.
 
     Raises:
         ReplyMalformed: see `agents.replies.parse_json`.
@@ -51,7 +50,7 @@ def parse(
     if tasks is not None:
         check_tasks(text, hypothesis, tasks)
     if entries is not None:
-        check_knowledge(text, hypothesis, entries, needed=transfer)
+        check_knowledge(text, hypothesis, entries)
     return hypothesis
 
 

@@ -33,6 +33,7 @@ from evaluator.objective import selects_on
 from evaluator.statistics import TooFewValues, noise_floor, smallest_detectable
 from memory.records import Attempt, Experiment, FinalStatus, Lesson, Trial
 from memory.store import Store
+from memory.view import View
 from move37.config import CampaignConfig
 from move37.errors import CampaignPaused
 from move37.novelty import LEVEL as BY_HYPOTHESIS
@@ -98,14 +99,16 @@ def research_context(
     memory: Memory,
     config: CampaignConfig,
     difference: To = lambda one: None,
+    view: View[Experiment] | None = None,
 ) -> ResearchContext:
     """What the researcher sees: parent, exemplars, what was tried and came of it, `lessons`, what it just repeated."""
     parent, exemplars = _shown(store, experiment)
     selection = experiment.selection
     mode: Mode = selection.get("mode", "improve")
     recent = list(islice((e for e in reversed(visible) if e.kind == "proposal"), config.search.history))
-    parents = {e.parent_id for e in recent}
-    scores = {e.id: e.score for e in visible if e.id in parents}
+    view = View(visible) if view is None else view
+    parents = [view.get(e.parent_id) for e in recent if e.parent_id is not None]
+    scores = {e.id: e.score for e in parents if e is not None}
     history = tuple(replace(_history_item(e, scores), difference=difference(e.id)) for e in recent)
     last_visible = visible[-1].index if visible else -1
     collisions = []

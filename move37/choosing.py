@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from memory.records import Experiment
+from memory.view import View
 
 _LEADERS = 8
 _CAP = 3.0
@@ -45,31 +46,37 @@ def choose(
     fixed_parent: Experiment | None = None,
     alike: Alike | None = None,
     purpose: str = "select",
+    view: View[Experiment] | None = None,
 ) -> Choice:
     """Chooses parent and exemplars among the completed experiments of `visible`.
 
     `fixed_parent` is taken as it is, where a fork begins or an ablation was asked for; the exemplars are chosen around
     it by the same rule. Choices of another `purpose` for the same experiment are drawn independently. `alike` says how
     alike the programs of two experiments (by id) are, 1 being the same; with it exemplars are chosen for being good and
-    unlike the parent and each other, without it by score alone.
+    unlike the parent and each other, without it by score alone. With a `view` that holds all of `visible`, they are not
+    gone through: ten thousand are slow to touch, and the view has them ranked.
 
     Raises:
         ValueError: nothing visible is completed.
     """
-    scored = sorted(
-        (e for e in visible if e.status == "completed" and e.score is not None),
-        key=lambda e: (-(e.score or 0.0), e.index),
-    )
+    scored = _ranked(visible) if view is None else list(view.ranked(visible[-1].index if visible else -1))
+    distinct = view is not None and not view.programs_repeat
     if not scored:
         raise ValueError("no completed experiment to choose a parent from")
     rng = random.Random(f"{purpose}:{seed}:{index}")
     if fixed_parent is not None:
-        shown = _exemplars(scored, fixed_parent, exemplars, rng, alike)
+        shown = _exemplars(scored, fixed_parent, exemplars, rng, alike, distinct)
         return Choice(fixed_parent, shown, {"rule": "the experiment that was forked is the first parent"})
     leaders = scored[:_LEADERS]
-    weights = _weights(leaders, Counter([e.parent_id for e in visible if e.parent_id]))
+    led = {e.id for e in leaders}
+    children: Counter[str | None]
+    if view is not None:
+        children = Counter({one: view.n_children(one, visible[-1].index) for one in led})
+    else:
+        children = Counter([e.parent_id for e in visible if e.parent_id in led])
+    weights = _weights(leaders, children)
     parent = rng.choices(leaders, weights=weights)[0]
-    shown = _exemplars(scored, parent, exemplars, rng, alike)
+    shown = _exemplars(scored, parent, exemplars, rng, alike, distinct)
     rationale: dict[str, float | int | str] = {
         "rule": "exponential of the robust score over one plus children, among the best",
         "candidates": len(leaders),
@@ -79,13 +86,19 @@ def choose(
     return Choice(parent, shown, rationale)
 
 
+def _ranked(visible: Sequence[Experiment]) -> list[Experiment]:
+    """The completed ones, the highest score first, the earlier one of equals first."""
+    scored = [e for e in visible if e.score is not None and e.status == "completed"]
+    return sorted(scored, key=lambda e: (-(e.score or 0.0), e.index, e.id))
+
+
 def _score(experiment: Experiment) -> float:
     if experiment.score is None:
         raise ValueError(f"{experiment.id} has no score")
     return experiment.score
 
 
-def _weights(leaders: Sequence[Experiment], children: Counter[str]) -> list[float]:
+def _weights(leaders: Sequence[Experiment], children: Counter[str | None]) -> list[float]:
     scores = [_score(e) for e in leaders]
     median = statistics.median(scores)
     spread = max(statistics.median(abs(s - median) for s in scores), _MIN_SPREAD)
@@ -97,23 +110,40 @@ def _weights(leaders: Sequence[Experiment], children: Counter[str]) -> list[floa
 
 
 def _exemplars(
-    scored: Sequence[Experiment], parent: Experiment, count: int, rng: random.Random, alike: Alike | None
+    scored: Sequence[Experiment],
+    parent: Experiment,
+    count: int,
+    rng: random.Random,
+    alike: Alike | None,
+    distinct: bool,
 ) -> tuple[Experiment, ...]:
-    """Of the programs besides the parent, each once, the best; and for diversity unlike ones, or else one by lot."""
+    """Of the programs besides the parent, each once, the best; and for diversity unlike ones, or else one by lot.
+
+    `distinct`: no two of `scored` have one program, so that only the parent has to be left out.
+    """
+    if count == 0:
+        return ()
+    if distinct and any(e is parent for e in scored):
+        others = [e for e in scored if e is not parent]
+    else:
+        others = _of_other_programs(scored, parent)
+    if len(others) <= count:
+        return tuple(others)
+    if alike is not None:
+        return _unlike(others[:_SHOWABLE], parent, count, alike)
+    best = others[: count - 1]
+    return (*best, rng.choice(others[count - 1 :]))
+
+
+def _of_other_programs(scored: Sequence[Experiment], parent: Experiment) -> list[Experiment]:
+    """The first of each program that is not the parent's."""
     seen = {parent.program_sha256}
-    distinct = []
+    found = []
     for experiment in scored:
         if experiment.program_sha256 not in seen:
             seen.add(experiment.program_sha256)
-            distinct.append(experiment)
-    if len(distinct) <= count:
-        return tuple(distinct)
-    if count == 0:
-        return ()
-    if alike is not None:
-        return _unlike(distinct[:_SHOWABLE], parent, count, alike)
-    best = distinct[: count - 1]
-    return (*best, rng.choice(distinct[count - 1 :]))
+            found.append(experiment)
+    return found
 
 
 def _unlike(candidates: Sequence[Experiment], parent: Experiment, count: int, alike: Alike) -> tuple[Experiment, ...]:

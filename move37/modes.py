@@ -116,20 +116,16 @@ class Plays:
 
     key: str
     default: str
-    _found: dict[str, Play | None] = field(default_factory=dict)
+    _found: list[Play | None] = field(default_factory=list)
     _scores: dict[str, float | None] = field(default_factory=dict)
 
-    def of(self, visible: Iterable[Played]) -> list[Play]:
-        """Those of the proposals that are not ablations. Parents come before their children."""
-        plays = []
-        for one in visible:
-            if one.id not in self._found:
-                self._scores[one.id] = one.score if one.status == "completed" else None
-                self._found[one.id] = self._play(one)
-            play = self._found[one.id]
-            if play is not None:
-                plays.append(play)
-        return plays
+    def of(self, visible: Sequence[Played]) -> list[Play]:
+        """Those of the proposals that are not ablations. What is visible grows at its end only, whoever asks, and
+        parents come before their children."""
+        for one in visible[len(self._found) :]:
+            self._scores[one.id] = one.score if one.status == "completed" else None
+            self._found.append(self._play(one))
+        return [play for play in self._found[: len(visible)] if play is not None]
 
     def _play(self, one: Played) -> Play | None:
         if one.kind != "proposal" or one.selection.get("mode") == "ablate":
@@ -142,7 +138,7 @@ class Plays:
 
 def plays(visible: Iterable[Played], key: str, default: str) -> list[Play]:
     """As `Plays.of`, of experiments that are seen once."""
-    return Plays(key, default).of(visible)
+    return Plays(key, default).of(list(visible))
 
 
 def draw(played: Sequence[Play], arms: Sequence[str], pending: int = 0) -> Drawn:
@@ -186,13 +182,11 @@ def _best(counts: Mapping[str, float], means: Mapping[str, float], arms: Sequenc
     return max(arms, key=lambda arm: bounds.get(arm, math.inf))
 
 
-def possible(
-    wanted: Sequence[Mode], *, parent: "Experiment", scored_programs: int, published: bool
-) -> tuple[Mode, ...]:
-    """Those modes that can be asked for: a combination needs a second program, a transfer an entry, an ablation a
-    parent that came of a change."""
+def possible(wanted: Sequence[Mode], *, parent: "Experiment", others: bool, published: bool) -> tuple[Mode, ...]:
+    """Those modes that can be asked for: a combination needs scored programs `others` than the parent's, a transfer an
+    entry, an ablation a parent that came of a change."""
     impossible: set[Mode] = set()
-    if scored_programs < 2:
+    if not others:
         impossible.add("combine")
     if not published:
         impossible.add("transfer")

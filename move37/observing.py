@@ -1,7 +1,7 @@
 """Which published findings to show: read off what was observed of the parent, by the rules of `memory.symptoms`.
 
-Entries that visible children of the same parent were shown already are passed over, so that its further children meet
-others. Deterministic: only what lies within the horizon counts.
+Entries that the latest visible children of the same parent were shown are passed over, so that its further children
+meet others. Deterministic: only what lies within the horizon counts.
 """
 
 import statistics
@@ -19,6 +19,7 @@ from move37.briefing import per_seed, per_task
 if TYPE_CHECKING:
     from move37.loop import Loop
 
+_SIBLINGS = 100  # the latest of the parent's children, whose entries are passed over
 _FAILED_CHILDREN = 20  # the latest of the parent's children, in which failures are looked for
 
 
@@ -26,28 +27,27 @@ def suggested(loop: "Loop", experiment: Experiment, visible: Sequence[Experiment
     """As `suggestions`, worked out once for an experiment and its parent. What is visible has been learnt."""
     known, key = loop.recollection.suggested, (experiment.id, str(experiment.parent_id))
     if key not in known:
-        children = loop.recollection.view.children(key[1], visible[-1].index)
-        known[key] = suggestions(loop.store, loop.brief, experiment, visible, children)
+        view, up_to = loop.recollection.view, visible[-1].index
+        parent = view.get(key[1], up_to)
+        if parent is None:
+            raise AssertionError(f"the parent of {experiment.id} is not among what it sees")
+        known[key] = _suggestions(loop.store, loop.brief, parent, view.children(parent.id, up_to))
     return known[key]
 
 
-def suggestions(
-    store: Store,
-    brief: Brief,
-    experiment: Experiment,
-    visible: Sequence[Experiment],
-    children: Sequence[Experiment] | None = None,
-) -> tuple[str, ...]:
-    """Ids of the entries that fit the parent of `experiment`, the best first. `children`: the parent's among `visible`,
-    where they are known."""
+def suggestions(store: Store, brief: Brief, experiment: Experiment, visible: Sequence[Experiment]) -> tuple[str, ...]:
+    """Ids of the entries that fit the parent of `experiment`, the best first."""
     parent = next(e for e in visible if e.id == experiment.parent_id)
-    if children is None:
-        children = [e for e in visible if e.parent_id == parent.id]
+    return _suggestions(store, brief, parent, [e for e in visible if e.parent_id == parent.id])
+
+
+def _suggestions(store: Store, brief: Brief, parent: Experiment, children: Sequence[Experiment]) -> tuple[str, ...]:
     symptoms = set(symptoms_of(observed(store, brief, parent, children)))
     for child in children[-_FAILED_CHILDREN:]:
         symptoms.update(symptoms_of(Observation(reason=child.reason)))
-    siblings = {e.id for e in children}
-    campaigns = sorted({e.campaign_id for e in children})
+    latest = children[-_SIBLINGS:]
+    siblings = {e.id for e in latest}
+    campaigns = sorted({e.campaign_id for e in latest})
     shown = {use.entry for campaign in campaigns for use in store.knowledge_uses(campaign, siblings)}
     track: Any = brief.track if brief.track in ("sequence", "vision") else "both"
     found = for_symptoms(symptoms, track=track, limit=Limits().knowledge, exclude=shown)

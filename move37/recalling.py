@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from memory.neighbours import Neighbour, Neighbours
 from memory.records import Experiment, Lesson
 from memory.retrieval import Fact, Near, Selection, Tried, k_near, select
 from memory.store import Store
+from memory.tokens import estimate
 from memory.vectors import Kind
 from memory.view import View
 from move37.differences import Differences
@@ -47,7 +49,6 @@ class Recollection:
     designs: dict[str, list[str]] = field(default_factory=dict)  # normalised text -> experiments, in order
     suggested: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)  # experiment and parent -> entries
     _plays: dict[str, Plays] = field(default_factory=dict)
-    _learnt: set[str] = field(default_factory=set)
     _learning: asyncio.Lock = field(default_factory=asyncio.Lock)
     _unsaved: int = 0
 
@@ -66,22 +67,24 @@ class Recollection:
     async def learn(self, store: Store, visible: Sequence[Experiment]) -> None:
         """Takes in what of `visible` is new. Nobody sees half of it: who asks meanwhile waits."""
         async with self._learning:
-            fresh = [e for e in visible if e.id not in self._learnt]
+            known = len(visible)  # what is visible grows at its end only: a known one has all known ones before it
+            while known and not self.view.visible(visible[known - 1].id):
+                known -= 1
+            fresh = visible[known:]
             if not fresh:
                 return
             programs = {e.id: e.program_sha256 for e in fresh if e.program_sha256 is not None}
             for some in _parts(self.programs.missing(programs)):
-                sources = {programs[known]: store.program(programs[known]).source for known in some}
+                sources = {programs[key]: store.program(programs[key]).source for key in some}
                 made = await self.vectoriser.vectors("program", sources)
-                self._unsaved += self.programs.sync_vectors({known: made[programs[known]] for known in some})
+                self._unsaved += self.programs.sync_vectors({key: made[programs[key]] for key in some})
             said = {e.id: wording(e.hypothesis) for e in fresh if e.hypothesis}
             for some in _parts(self.hypotheses.missing(said)):
-                made = await self.vectoriser.vectors("hypothesis", {known: said[known] for known in some})
+                made = await self.vectoriser.vectors("hypothesis", {key: said[key] for key in some})
                 self._unsaved += self.hypotheses.sync_vectors(made)
             for e in fresh:
                 self.designs.setdefault(normalised((e.hypothesis or {}).get("design", "")), []).append(e.id)
             self.view.add(fresh)  # last: what is in view has its vectors
-            self._learnt.update(e.id for e in fresh)
             if self._unsaved >= _SAVED_EVERY:
                 self.save()
 
@@ -101,8 +104,9 @@ class Recollection:
         visible: Sequence[Experiment],
         lessons: Sequence[Lesson],
         knowledge: Sequence[str],
+        campaigns: Sequence[str],
     ) -> Selection:
-        """What `experiment`, whose parent is chosen, is reminded of.
+        """What `experiment`, whose parent is chosen, is reminded of; `visible` are of `campaigns`.
 
         Raises:
             ValueError: its parent is not among `visible`.
@@ -110,7 +114,7 @@ class Recollection:
         await self.learn(store, visible)
         parent = str(experiment.parent_id)
         up_to = visible[-1].index
-        evidence = [e for campaign in sorted({x.campaign_id for x in visible}) for e in store.evidence(campaign)]
+        evidence = [e for campaign in sorted(set(campaigns)) for e in store.evidence(campaign)]
         return select(
             self.view,
             parent,
@@ -218,23 +222,32 @@ def within(context: ResearchContext, tokens: int, count: Callable[[ResearchConte
     What goes first is said by `_DROPPED_FIRST`; of each list the last item goes first. In a transfer the published
     findings go last, since one of them is to be used. The parents stay: if they alone are too long, so is the prompt.
 
-    The fewest that are enough are left out. A prompt without an item more is shorter, so that their number is found by
-    halving: the items of a long prompt are many and rendering it takes milliseconds.
+    The fewest that are enough are left out. A prompt with an item less is shorter, so that their number is looked for
+    from a guess by the items' own tokens: rendering a long prompt for each of fifty items takes too long.
     """
-    if count(context) <= tokens:
+    excess = count(context) - tokens
+    if excess <= 0:
         return context
     order: Sequence[str] = _DROPPED_FIRST
     if context.mode == "transfer":
         order = (*(name for name in order if name != "knowledge"), "knowledge")
-    queue = [name for name in order for _ in _items(context, name)]
-    too_few, enough = 0, len(queue)
-    while enough - too_few > 1:
-        middle = (too_few + enough) // 2
-        if count(_without(context, queue[:middle])) <= tokens:
-            enough = middle
-        else:
-            too_few = middle
-    return _without(context, queue[:enough])
+    queue = [(name, item) for name in order for item in reversed(_items(context, name))]
+    names = [name for name, _ in queue]
+    saved = accumulate(estimate(str(item)) for _, item in queue)
+    guess = next((n for n, enough in enumerate(saved, 1) if enough >= excess), len(queue))
+
+    def fits(dropped: int) -> bool:
+        return count(_without(context, names[:dropped])) <= tokens
+
+    if fits(guess):
+        while guess > 1 and fits(guess - 1):
+            guess -= 1
+    else:
+        while guess < len(queue):
+            guess += 1
+            if fits(guess):
+                break
+    return _without(context, names[:guess])
 
 
 def _without(context: ResearchContext, names: Sequence[str]) -> ResearchContext:

@@ -46,6 +46,7 @@ async def selected(loop: Loop, experiment: Experiment) -> Selected:
         exemplars=0 if "exemplars" in search.without else search.exemplars,
         fixed_parent=fixed,
         alike=loop.recollection.programs.similarity if search.diverse_exemplars else None,
+        view=loop.recollection.view,
     )
     selection: dict[str, Any] = {**choice.rationale, **_model(loop, experiment, visible)}
     exemplars = choice.exemplars
@@ -68,8 +69,9 @@ def _mode(
     published = False
     if "transfer" in wanted:
         published = bool(observing.suggested(loop, replace(experiment, parent_id=parent.id), visible))
-    scored = {e.program_sha256 for e in visible if e.status == "completed" and e.score is not None}
-    can = modes.possible(wanted, parent=parent, scored_programs=len(scored), published=published)
+    ranked = loop.recollection.view.ranked(visible[-1].index)
+    others = any(e.program_sha256 != parent.program_sha256 for e in ranked)
+    can = modes.possible(wanted, parent=parent, others=others, published=published)
     pending = [n for n in _pending(loop, experiment) if "ablate" not in wanted or not modes.due(n)]
     played = loop.recollection.plays("mode", "improve").of(visible)
     return modes.choose(played, can, ordinal=_ordinal(loop, experiment.index), pending=len(pending))

@@ -65,12 +65,11 @@ async def research(loop: Loop, experiment_id: str) -> Route:
 
 
 def _form(loop: Loop, context: ResearchContext) -> Form[Proposal]:
-    """How the reply to this prompt is read. The grammar names an entry only where it knows what the entry is about."""
+    """How the reply to this prompt is read: it may name the tasks and the entries that are shown, and no others."""
     parse = partial(
         researcher.parse,
         tasks=[task.name for task in context.brief.tasks],
         entries=[entry.id for entry in context.memory.knowledge],
-        transfer=context.mode == "transfer" and not loop.config.model.embedded,
     )
     return replace(RESEARCHER, parse=parse)
 
@@ -80,7 +79,8 @@ async def _evidence(loop: Loop, experiment: Experiment) -> ResearchContext:
     visible, lessons = loop.visible(experiment), loop.visibility.lessons(experiment.index)
     await loop.recollection.learn(loop.store, visible)
     knowledge = observing.suggested(loop, experiment, visible)
-    selection = await loop.recollection.recall(loop.store, experiment, visible, lessons, knowledge)
+    campaigns = [stretch.campaign_id for stretch in loop.visibility.stretches(experiment.index)]
+    selection = await loop.recollection.recall(loop.store, experiment, visible, lessons, knowledge, campaigns)
     view, ranking = loop.recollection.view, loop.ranking
 
     def difference(experiment_id: str) -> Difference | None:
@@ -96,7 +96,7 @@ async def _evidence(loop: Loop, experiment: Experiment) -> ResearchContext:
     by_id = {x.id: x for x in lessons}
     chosen = [by_id[claim.lesson_id] for claim in selection.lessons]
     context = briefing.research_context(
-        loop.store, loop.brief, experiment, visible, chosen, memory, loop.config, difference
+        loop.store, loop.brief, experiment, visible, chosen, memory, loop.config, difference, view
     )
     fitted = recalling.within(
         told(context, loop.config.search.without),

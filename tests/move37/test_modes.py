@@ -13,6 +13,7 @@ from benchmarks import simulated
 from memory.records import Experiment
 from move37 import launch, modes
 from move37.config import load, stored
+from move37.models import open_chat_models
 from move37.modes import Play, draw
 from move37.replaying import replay_campaign
 
@@ -105,9 +106,9 @@ def test_ablations_have_a_fixed_share() -> None:
 def test_impossible_modes_are_left_out() -> None:
     starter: Any = One("e-0", 0.2, kind="starter")
     proposal: Any = One("e-1", 0.2)
-    assert modes.possible(modes.MODES, parent=starter, scored_programs=1, published=False) == ("improve", "explore")
-    assert modes.possible(modes.MODES, parent=proposal, scored_programs=2, published=True) == modes.MODES
-    assert modes.possible(("combine",), parent=starter, scored_programs=1, published=False) == ("improve",)
+    assert modes.possible(modes.MODES, parent=starter, others=False, published=False) == ("improve", "explore")
+    assert modes.possible(modes.MODES, parent=proposal, others=True, published=True) == modes.MODES
+    assert modes.possible(("combine",), parent=starter, others=False, published=False) == ("improve",)
 
 
 def test_a_stored_campaign_from_before_keeps_to_improvements() -> None:
@@ -158,9 +159,14 @@ def test_of_several_models_each_experiment_is_one_s() -> None:
     one = {"name": "first", "base_url": "http://127.0.0.1:9/v1"}
     config = load(None, {"name": "two", "model": {**one, "others": [{"name": "second"}, {"name": "move37-grammar"}]}})
     assert config.model.names == ("first", "second", "move37-grammar")
-    assert [m.base_url for m in config.model.each()] == [one["base_url"], one["base_url"], None]
-    assert [m.embedded for m in config.model.each()] == [False, False, True]
-    assert not config.model.embedded
+    opened = open_chat_models(config)
+    assert [(name, m.kind) for name, m in opened.items()] == [
+        ("first", "language-model"),
+        ("second", "language-model"),
+        ("move37-grammar", "grammar"),
+    ]
+    assert not config.model.trusted
+    assert not load(None, {"name": "x", "model": {"others": [{"name": "second"}]}}).model.trusted
     assert not config.model.priced
 
 
