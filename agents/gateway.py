@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from agents.contexts import Message
-from agents.embedded.notice import EMBEDDED_MODEL
+from agents.embedded.notice import EMBEDDED_MODEL, NOTICES
 from agents.errors import DeadlineExceeded, EndpointInvalid, MissingKey, ModelRefused, ModelUnavailable
 from agents.wire import (
     Failure,
@@ -104,7 +104,7 @@ class ChatModel(Protocol):
 
     @property
     def kind(self) -> ModelKind:
-        """Is "grammar" for the in-process embedded model only: its programs hold no code but the catalogue's."""
+        """Is "grammar" for the in-process embedded models only: their programs hold no code but the catalogue's."""
 
     async def complete(
         self,
@@ -299,7 +299,7 @@ def open_model(
     import httpx2
     import openai
 
-    if base_url is None and model in {None, EMBEDDED_MODEL}:
+    if base_url is None and model in {None, *NOTICES}:
         from agents.embedded.server import app
 
         return OpenAIChatModel(
@@ -309,7 +309,7 @@ def open_model(
                 max_retries=0,
                 http_client=httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app()), trust_env=False),
             ),
-            name=EMBEDDED_MODEL,
+            name=model or EMBEDDED_MODEL,
             kind="grammar",
             base_url=EMBEDDED_URL,
             api_key=None,

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from agents.embedded.notice import EMBEDDED_MODEL
+from agents.embedded.notice import NOTICES
 from move37.errors import ConfigError
 
 WEAK_STARTERS = ("short_convolution", "diagonal_ssm")
@@ -40,8 +40,8 @@ class ModelConfig(_Section):
 
     @property
     def embedded(self) -> bool:
-        """True when the embedded grammar model answers in process."""
-        return self.base_url is None and self.name in {None, EMBEDDED_MODEL}
+        """True when an embedded model answers in process: the grammar, or the random control over it."""
+        return self.base_url is None and self.name in {None, *NOTICES}
 
     @property
     def priced(self) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.discovery import only_model
-from agents.embedded.notice import EMBEDDED_MODEL, EMBEDDED_NOTICE
+from agents.embedded.notice import ARMS, EMBEDDED_MODEL, NOTICES
 from agents.errors import EndpointInvalid, MissingKey, ModelUnavailable
 from agents.gateway import ChatModel, Prices, open_model
 from evaluator import tiers
@@ -71,7 +71,7 @@ def _salted(config: CampaignConfig) -> CampaignConfig:
     """Freezes the salt of the evaluation data. See `ObjectiveConfig`."""
     if config.objective.salt is not None:
         return config
-    grammar = config.model.embedded or config.model.name == EMBEDDED_MODEL
+    grammar = config.model.embedded or config.model.name in NOTICES
     salt = "" if grammar else secrets.token_hex(16)
     return config.model_copy(update={"objective": config.objective.model_copy(update={"salt": salt})})
 
@@ -96,7 +96,7 @@ def start(store: Store, config: CampaignConfig, node: Experiment | None = None) 
     check_name(store, config.name)
     goal = config.objective
     decides: dict[str, Any] = {"salt": goal.salt or "", "learning_rates": goal.learning_rates}
-    proposer = "grammar" if config.model.embedded else "language-model"
+    proposer = ARMS[config.model.name or EMBEDDED_MODEL] if config.model.embedded else "language-model"
     return store.create_campaign(
         name=config.name,
         config=config.frozen(),
@@ -259,7 +259,7 @@ def open_chat_model(config: CampaignConfig) -> ChatModel:
     """The model that the configuration names, over the one gateway."""
     settings = config.model
     if settings.embedded:
-        return open_model(model=None, base_url=None, api_key=None, prices=None)
+        return open_model(model=settings.name, base_url=None, api_key=None, prices=None)
     prices = None
     if settings.input_usd_per_million is not None and settings.output_usd_per_million is not None:
         prices = Prices(settings.input_usd_per_million, settings.output_usd_per_million)
@@ -297,7 +297,7 @@ def _announce_all(loop: Loop, opened: Opened, equipment: list[str], announce: An
             "(--experiments counts the starters)"
         )
     if loop.model.kind == "grammar":
-        notices.append(f"model {EMBEDDED_MODEL}: {EMBEDDED_NOTICE}")
+        notices.append(f"model {loop.model.name}: {NOTICES[loop.model.name]}")
     else:
         notices.append(f"model {loop.model.name}")
     notices.append(f"sandbox {opened.sandbox.level}: {opened.chosen_because}")

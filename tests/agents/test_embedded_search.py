@@ -13,7 +13,7 @@ import pytest
 from agents import researcher
 from agents.contexts import Brief, HistoryItem, LessonView, ProgramView, ResearchContext
 from agents.embedded.changes import Change
-from agents.embedded.evidence import components_of
+from agents.embedded.features import components_of
 from agents.embedded.genome import Mixer, leaf, per_layer, read_design
 from agents.embedded.library import catalogue_library, catalogue_sources
 from agents.embedded.model import answer
