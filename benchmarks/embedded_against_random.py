@@ -17,11 +17,16 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+from pydantic import BaseModel
+
+from agents.contexts import Message
+from agents.embedded.model import answer
 from agents.embedded.notice import EMBEDDED_MODEL, RANDOM_MODEL
-from agents.gateway import open_model
+from agents.gateway import ChatModel, Completion, ModelKind, open_model
 from benchmarks.embedded_campaigns import Cache, MemoisingLaboratory, Run, campaign, fresh_score, retrained
 from benchmarks.forked import PATIENCE, ForkedSandbox
 from evaluator import compiling
@@ -31,7 +36,7 @@ from move37.config import CampaignConfig, ModelConfig, ObjectiveConfig
 from move37.laboratory import SandboxLaboratory
 from sandbox.process import ProcessSandbox
 
-ARMS = {"grammar": EMBEDDED_MODEL, "random": RANDOM_MODEL}
+ARMS = {"grammar": EMBEDDED_MODEL, "random": RANDOM_MODEL, "flat": EMBEDDED_MODEL}
 TASKS = ("selective_copying",)
 FRESH_SEEDS = (101, 102, 103)
 STARTERS = 2
@@ -44,7 +49,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10, help="campaigns of every arm")
     parser.add_argument("--experiments", type=int, default=40, help="of every campaign, starters included")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
-    parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=["grammar", "random"])
     parser.add_argument("--cache", type=Path, default=CACHE, help="what was trained before")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     parser.add_argument("--only-cache", action="store_true", help="train for the cache, write no table")
@@ -82,6 +87,30 @@ async def _main(asked: argparse.Namespace) -> None:
     asked.output.write_text(table, encoding="utf-8")
 
 
+class Uninformed:
+    """The embedded model without its priors. A `ChatModel`."""
+
+    name = EMBEDDED_MODEL
+    kind: ModelKind = "grammar"
+
+    def __init__(self, inner: ChatModel) -> None:
+        self._inner = inner
+
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        schema: type[BaseModel] | None = None,
+        seed: int | None = None,
+        deadline_s: float,
+    ) -> Completion:
+        found = await self._inner.complete(messages, schema=schema, seed=seed, deadline_s=deadline_s)
+        return replace(found, text=answer(messages, seed, informed=False))
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
 def config(arm: str, seed: int, tasks: Sequence[str], experiments: int) -> CampaignConfig:
     return CampaignConfig(
         experiments=experiments,
@@ -92,7 +121,9 @@ def config(arm: str, seed: int, tasks: Sequence[str], experiments: int) -> Campa
 
 
 async def _run(arm: str, seed: int, asked: argparse.Namespace, laboratory: MemoisingLaboratory) -> Run:
-    model = open_model(model=ARMS[arm])
+    model: ChatModel = open_model(model=ARMS[arm])
+    if arm == "flat":
+        model = Uninformed(model)
     try:
         return await campaign(config(arm, seed, asked.tasks, asked.experiments), model, laboratory)
     finally:

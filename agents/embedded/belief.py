@@ -57,7 +57,7 @@ class Belief:
         z = (self.mean - best) / self.deviation
         density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
         below = np.array([0.5 * math.erfc(-value / math.sqrt(2)) for value in z])
-        return self.deviation * (z * below + density)
+        return np.asarray(self.deviation * (z * below + density))
 
 
 def believe(

@@ -29,8 +29,8 @@ class RequestUnreadable(Exception):  # answered as an OpenAI error by the server
         self.code = code
 
 
-def answer(messages: Sequence[Message], seed: int | None, model: str = EMBEDDED_MODEL) -> str:
-    """The reply of an embedded model to a rendered prompt.
+def answer(messages: Sequence[Message], seed: int | None, model: str = EMBEDDED_MODEL, *, informed: bool = True) -> str:
+    """The reply of an embedded model to a rendered prompt. Not `informed`: without its priors, for measuring them.
 
     Raises:
         RequestUnreadable: it is no prompt that the grammar can answer.
@@ -56,7 +56,9 @@ def answer(messages: Sequence[Message], seed: int | None, model: str = EMBEDDED_
     found = researcher.read_evidence(parts)
     if found is None:
         raise RequestUnreadable("the researcher's prompt shows no parent program", "unknown_prompt")
-    return _json((researcher.draw if model == RANDOM_MODEL else researcher.propose)(setting, found, rng))
+    if model == RANDOM_MODEL:
+        return _json(researcher.draw(setting, found, rng))
+    return _json(researcher.propose(setting, found, rng, informed=informed))
 
 
 def request_digest(messages: Sequence[Message], seed: int | None) -> str:

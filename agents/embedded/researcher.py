@@ -46,9 +46,10 @@ from agents.embedded.reading import (
 from agents.embedded.wording import mechanism
 
 SHARPNESS = 4  # a step of half the expected improvement is drawn 16 times as rarely
-SECOND_STEPS = 12  # first steps that are gone on from, drawn evenly
+SECOND_STEPS = 4  # first steps that are gone on from, drawn evenly
+MORE = 200  # steps that are looked at beside the first ones, drawn evenly
 DRAWN = 40  # designs drawn at random when stuck
-STUCK_AFTER = 6  # experiments without a new best
+STUCK_AFTER = 3  # experiments without a new best
 SAME_BELOW = 0.02
 TITLE_CAP = 80
 
@@ -172,9 +173,12 @@ def _options(
             if key not in forbidden:
                 fresh.setdefault(key, option)
 
+    more = [
+        *_changed_exemplars(exemplars, setting),
+        *_second_steps(rng.sample(first, min(SECOND_STEPS, len(first))), exemplars, setting),
+    ]
     add(first)
-    add(_changed_exemplars(exemplars, setting))
-    add(_second_steps(rng.sample(first, min(SECOND_STEPS, len(first))), exemplars, setting))
+    add(rng.sample(more, min(MORE, len(more))))
     if _stuck(evidence, observed):
         add(_drawn(setting, forbidden, rng))
     return list(fresh.values()) or first

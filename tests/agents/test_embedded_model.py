@@ -15,12 +15,13 @@ from agents.contexts import AnalysisContext, CodeContext, Message, ProgramView, 
 from agents.discovery import only_model
 from agents.embedded.analyst import analyse
 from agents.embedded.genome import design_text, per_layer, read_design
-from agents.embedded.library import catalogue_sources
-from agents.embedded.notice import EMBEDDED_MODEL, EMBEDDED_NOTICE
+from agents.embedded.library import catalogue_library, catalogue_sources
+from agents.embedded.notice import EMBEDDED_MODEL, EMBEDDED_NOTICE, NOTICES, RANDOM_MODEL
 from agents.embedded.program import read_program
 from agents.embedded.reading import Section
+from agents.embedded.render import Heading, program
 from agents.embedded.server import app
-from agents.errors import ModelRefused, ReplyMalformed
+from agents.errors import EndpointInvalid, ModelRefused, ReplyMalformed
 from agents.gateway import OpenAIChatModel, open_model
 from agents.replies import Hypothesis
 from prompts.loader import Prompts
@@ -131,6 +132,20 @@ async def test_repair_changes_the_program(
     assert per_layer(before, 2) != per_layer(after, 2)
 
 
+async def test_a_fault_in_the_text_does_not_cost_the_design(
+    model: OpenAIChatModel, prompts: Prompts, repair: RepairContext
+) -> None:
+    stated = read_design(repair.hypothesis.design)
+    assert stated is not None
+    honest = program(stated, Heading("-", "-", "-"), catalogue_library())
+    for faulty in (honest.replace("return", "retrun"), f"import os\n{honest}", honest.replace("self.", "this.", 1)):
+        context = replace(repair, source=faulty, reason="build_failed")
+        repaired = coder.parse(await text_of(model, coder.repair_messages(prompts, context)))
+        assert read_program(repaired, 32) == stated
+    context = replace(repair, source=honest, reason="over_budget")
+    assert read_program(coder.parse(await text_of(model, coder.repair_messages(prompts, context))), 32) != stated
+
+
 async def test_analysis_is_true_to_the_numbers(
     model: OpenAIChatModel, prompts: Prompts, analysis: AnalysisContext
 ) -> None:
@@ -192,7 +207,8 @@ async def test_same_bytes_over_http(
     ]
     for prompt in asked:
         assert await text_of(remote, prompt, 5) == await text_of(model, prompt, 5)
-    assert await only_model(f"http://127.0.0.1:{port}/v1", None) == EMBEDDED_MODEL
+    with pytest.raises(EndpointInvalid, match=f"{EMBEDDED_MODEL}, {RANDOM_MODEL}"):
+        await only_model(f"http://127.0.0.1:{port}/v1", None)
     assert remote.kind == "language-model"  # what answers on a port is not known to be the grammar
     await remote.close()
     server.should_exit = True
@@ -223,7 +239,8 @@ async def test_errors_have_the_openai_form(body: bytes, status: int, code: str) 
 
 async def test_models_and_health() -> None:
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app()), base_url="http://test") as client:
-        assert (await client.get("/v1/models")).json()["data"][0]["id"] == EMBEDDED_MODEL
+        listed = (await client.get("/v1/models")).json()["data"]
+        assert [(one["id"], one["notice"]) for one in listed] == list(NOTICES.items())
         assert (await client.get("/health")).json()["notice"] == EMBEDDED_NOTICE
 
 
