@@ -7,8 +7,7 @@ from agents.embedded.notice import EMBEDDED_MODEL, RANDOM_MODEL
 from memory.store import open_store
 from move37 import launch
 from move37.config import CampaignConfig
-
-from .conftest import Cli
+from tests.move37.conftest import Cli
 
 
 def test_the_arm_has_its_name(tiny_config: Callable[..., CampaignConfig], tmp_path: Path) -> None:
