@@ -92,7 +92,8 @@ def propose(setting: Setting, evidence: Evidenced, rng: random.Random, *, inform
     )
     best = max((one.score for one in observed.values()), default=0.0)
     gains = belief.improvement(best)
-    weights = [float(gain) ** SHARPNESS for gain in gains / max(float(gains.max()), 1e-12)]
+    # Rounded, so that the last bits of another machine's linear algebra decide nothing.
+    weights = [round(float(gain), 6) ** SHARPNESS for gain in gains / max(float(gains.max()), 1e-12)]
     index = rng.choices(range(len(options)), weights if any(weights) else None)[0]
     before = _before(setting, evidence.parent, parent, observed, informed=informed)
     deltas = {}
