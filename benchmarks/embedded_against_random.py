@@ -189,10 +189,10 @@ def _table(
         f"{same[0]} of {same[1]} winners, trained again in the process sandbox, scored the same to the last bit. "
         f"{trained} trials were trained in all.",
         "",
-        "The embedded model's priors follow the literature on such tasks, so part of its lead is reading and not search;",
-        "the arm `flat` (`--arms grammar random flat`) is the same searcher without them. Its constants were set on made-up",
-        "scores, some of them against the priors, before any program of this table was trained. One seed of training per",
-        "program means that a campaign's best is partly the luckiest: that is what the column `fresh` is for.",
+        "The embedded model's priors follow the literature on such tasks, so part of its lead is reading and not",
+        "search; the arm `flat` (`--arms grammar random flat`) is the same searcher without them. Its constants were",
+        "set on made-up scores, some of them against the priors; the scores of this table took no part in that. One",
+        "seed of training per program means that a campaign's best is partly the luckiest: hence the column `fresh`.",
     ]
     return "\n".join(lines) + "\n"
 
