@@ -9,6 +9,10 @@ from dataclasses import replace
 import httpx2
 import pytest
 import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from agents import analyst, coder, researcher
 from agents.contexts import AnalysisContext, CodeContext, Message, ProgramView, Prompt, RepairContext, ResearchContext
@@ -211,6 +215,21 @@ async def test_same_bytes_over_http(
         await only_model(f"http://127.0.0.1:{port}/v1", None)
     assert remote.kind == "language-model"  # what answers on a port is not known to be the grammar
     await remote.close()
+    server.should_exit = True
+    await serving
+
+
+async def test_the_only_model_needs_no_name() -> None:
+    async def models(_: Request) -> JSONResponse:
+        return JSONResponse({"object": "list", "data": [{"id": "alone", "object": "model", "created": 0}]})
+
+    lonely = Starlette(routes=[Route("/v1/models", models)])
+    server = uvicorn.Server(uvicorn.Config(lonely, host="127.0.0.1", port=0, log_level="error", lifespan="off"))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    assert await only_model(f"http://127.0.0.1:{port}/v1", None) == "alone"
     server.should_exit = True
     await serving
 
