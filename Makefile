@@ -58,6 +58,8 @@ bench: install
 	$(BIN)/python -m benchmarks.memory_scale
 	$(BIN)/python -m benchmarks.memory_writers
 	$(BIN)/python -m benchmarks.gateway_faults
+	$(BIN)/python -m benchmarks.embedded_validity
+	$(BIN)/python -m benchmarks.embedded_against_random
 	$(BIN)/python -m benchmarks.reference_mixers
 	$(BIN)/python -m benchmarks.reference_mixers --tier standard --seeds 0 1 --output benchmarks/reference_mixers_standard.md \
 	  --only attention_with_convolution softmax_attention delta_net gated_delta_net gated_linear_attention

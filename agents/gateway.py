@@ -110,7 +110,7 @@ class ChatModel(Protocol):
 
     @property
     def kind(self) -> ModelKind:
-        """Is "grammar" for the in-process embedded model only: its programs hold no code but the catalogue's."""
+        """Is "grammar" for the in-process embedded models only: their programs hold no code but the catalogue's."""
 
     async def complete(
         self,

@@ -12,7 +12,7 @@ import ipaddress
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from agents.embedded.notice import EMBEDDED_MODEL
+from agents.embedded.notice import EMBEDDED_MODEL, NOTICES
 from agents.errors import EndpointInvalid, MissingKey
 from agents.gateway import FREE, OpenAIChatModel, Prices
 from agents.limits import UNLIMITED, Limits
@@ -45,7 +45,7 @@ def open_model(
     import httpx2
     import openai
 
-    if base_url is None and model in {None, EMBEDDED_MODEL}:
+    if base_url is None and model in {None, *NOTICES}:
         from agents.embedded.server import app
 
         return OpenAIChatModel(
@@ -55,7 +55,7 @@ def open_model(
                 max_retries=0,
                 http_client=httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app()), trust_env=False),
             ),
-            name=EMBEDDED_MODEL,
+            name=model or EMBEDDED_MODEL,
             kind="grammar",
             base_url=EMBEDDED_URL,
             api_key=None,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from agents.embedded.evidence import components_of
+from agents.embedded.features import components_of
 from agents.embedded.priors import abilities, expected
 from agents.embedded.program import read_program
 from evaluator import tiers

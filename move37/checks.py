@@ -12,7 +12,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from agents.embedded.notice import EMBEDDED_MODEL
+from agents.embedded.notice import EMBEDDED_MODEL, NOTICES
 from agents.opening import KEY_ENV_NAMES
 from memory.errors import MemoryStoreError
 from move37.errors import Move37Error
@@ -107,7 +107,7 @@ def _isolation(usable: list[str]) -> Check:
     remedy = "follow one of the remedies above"
     try:
         model = setting("MOVE37_MODEL")
-        remote = setting("MOVE37_BASE_URL") is not None or model not in {None, EMBEDDED_MODEL}
+        remote = setting("MOVE37_BASE_URL") is not None or model not in {None, *NOTICES}
     except Move37Error as error:
         return Check(
             "isolation", "warning", f"no sandbox isolates, and which model is meant is unknown: {error}", remedy

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from agents.embedded.notice import EMBEDDED_MODEL
+from agents.embedded.notice import EMBEDDED_MODEL, NOTICES
 from move37.errors import ConfigError
 from move37.modes import MODES, Mode
 
@@ -93,25 +93,20 @@ class ModelConfig(_Endpoint):
 
     @property
     def embedded(self) -> bool:
-        """True when the embedded grammar model answers in process, and nothing else does."""
-        return self.base_url is None and self.name in {None, EMBEDDED_MODEL} and not self.others
+        """True when an embedded model answers in process, the grammar or the random control, and nothing else."""
+        return self.base_url is None and self.name in {None, *NOTICES} and not self.others
 
     @property
     def priced(self) -> bool:
         """True when the cost of a call is known, whichever model answers."""
         own = self.embedded or self.prices is not None
-        others = [one for one in self.others if one.name != EMBEDDED_MODEL]
+        others = [one for one in self.others if one.name not in NOTICES]
         return own and all(further.prices is not None for further in (*self.fallbacks, *others))
 
     @property
     def names(self) -> tuple[str, ...]:
         """The models that experiments are given to, by name, the first one first."""
         return (self.name or EMBEDDED_MODEL, *(one.name for one in self.others))
-
-    @property
-    def trusted(self) -> bool:
-        """True when every program is the embedded grammar's."""
-        return self.embedded and not self.others
 
 
 # Keys that came later: left out of the hash where they say what was the case before, so that the same settings keep it.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.embedded.notice import EMBEDDED_MODEL
+from agents.embedded.notice import NOTICES
 from evaluator.objective import objective_hash
 from memory.records import Campaign, Experiment
 from memory.store import Store
@@ -105,7 +105,7 @@ def _switch_model(model: dict[str, Any], layer: Mapping[str, Any]) -> None:
     same = all(given.get(key, model[key]) == model[key] for key in ("name", "base_url"))
     if not same:
         model.update(ModelConfig().model_dump(mode="json", exclude=_NOT_OF_THE_MODEL))
-        if given.get("name") == EMBEDDED_MODEL or ("base_url" in given and "name" not in given):
+        if given.get("name") in NOTICES or ("base_url" in given and "name" not in given):
             model.update(ModelConfig().model_dump(include={"name", "base_url"}))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from agents.cassettes import Cassette
 from agents.discovery import context_tokens, only_model
-from agents.embedded.notice import EMBEDDED_MODEL, EMBEDDED_NOTICE
+from agents.embedded.notice import ARMS, EMBEDDED_MODEL, NOTICES
 from agents.errors import (
     DeadlineExceeded,
     EndpointInvalid,
@@ -137,7 +137,7 @@ def _salted(config: CampaignConfig) -> CampaignConfig:
     """Freezes the salt of the evaluation data. See `ObjectiveConfig`."""
     if config.objective.salt is not None:
         return config
-    grammar = not config.model.others and (config.model.embedded or config.model.name == EMBEDDED_MODEL)
+    grammar = config.model.embedded or (config.model.name in NOTICES and not config.model.others)
     salt = "" if grammar else secrets.token_hex(16)
     return config.model_copy(update={"objective": config.objective.model_copy(update={"salt": salt})})
 
@@ -162,7 +162,7 @@ def start(store: Store, config: CampaignConfig, node: Experiment | None = None) 
     check_name(store, config.name)
     goal = config.objective
     decides: dict[str, Any] = {"salt": goal.salt or "", "learning_rates": goal.learning_rates}
-    proposer = "grammar" if config.model.trusted else "language-model"
+    proposer = ARMS[config.model.name or EMBEDDED_MODEL] if config.model.embedded else "language-model"
     return store.create_campaign(
         name=config.name,
         config=config.frozen(),
@@ -292,7 +292,7 @@ async def _execute(
     withdraw(key_variables(config.model))
     opened = await open_sandbox(
         config.sandbox.backend,
-        programs_trusted=config.model.trusted
+        programs_trusted=config.model.embedded
         and chosen_cassette is None,  # whoever can write a cassette writes the programs
         accept_unsafe=config.sandbox.accept_unsafe,
         equipment=Equipment(config.sandbox.runtime, config.sandbox.gpus),
@@ -382,7 +382,7 @@ def _announce_all(loop: Loop, opened: Opened, equipment: list[str], announce: An
             "(--experiments counts the starters)"
         )
     if loop.config.model.embedded:
-        notices.append(f"model {EMBEDDED_MODEL}: {EMBEDDED_NOTICE}")
+        notices.append(f"model {loop.model.name}: {NOTICES[loop.model.name]}")
     else:
         notices.append(f"model {loop.model.name}")
     if len(loop.others) > 1:

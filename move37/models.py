@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from agents.cassettes import Cassette, CassetteMode, CassetteModel
-from agents.embedded.notice import EMBEDDED_MODEL
+from agents.embedded.notice import NOTICES
 from agents.fallback import FallbackModel, OnSwitch
 from agents.gateway import ChatModel
 from agents.limits import Limits
@@ -108,8 +108,8 @@ def key_variables(settings: ModelConfig) -> list[str]:
 
 
 def _live(settings: ModelConfig, on_switch: OnSwitch) -> ChatModel:
-    if settings.embedded:
-        return open_model()
+    if settings.base_url is None and settings.name in {None, *NOTICES}:
+        return open_model(model=settings.name)
     first = open_model(
         model=settings.name,
         base_url=settings.base_url,
@@ -124,8 +124,8 @@ def _live(settings: ModelConfig, on_switch: OnSwitch) -> ChatModel:
 
 
 def _other(settings: ModelConfig, further: FurtherModel) -> ChatModel:
-    if further.name == EMBEDDED_MODEL and further.base_url is None:
-        return open_model()
+    if further.name in NOTICES and further.base_url is None:
+        return open_model(model=further.name)
     return _substitute(settings, further)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agents.embedded.ablating import idea_kept, part_to_remove
-from agents.embedded.evidence import change_kind
+from agents.embedded.changes import change_kind
 from agents.embedded.reading import Section, first_block, read_lessons, read_list, read_table, titled
 
 # Below these a difference is never called real: seeds of recall-type tasks vary by far more near the step where the

@@ -51,6 +51,11 @@ class Change:
     mixer: Mixer
 
 
+def change_kind(change: str) -> str:
+    """A change's label without the place where it was made: what lessons of several experiments share."""
+    return change.partition(" in ")[0].strip().lower()
+
+
 def core_of(tree: Tree) -> Leaf:
     """The component that carries the mixer: the one that finds most by content."""
     return max(leaves(tree), key=lambda component: CONTENT[component.kind])

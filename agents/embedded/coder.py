@@ -1,7 +1,12 @@
-"""The embedded coder: writes a stated design down, and shrinks or simplifies one that a gate rejected."""
+"""The embedded coder: writes a stated design down, and repairs what a gate rejected.
+
+A rejected program that is not what the grammar would write for its design holds a fault of its own: the design is
+written again. One that is lets no doubt that the design is at fault: it is shrunk or simplified.
+"""
 
 from __future__ import annotations
 
+import ast
 import random
 from collections.abc import Iterator, Sequence
 
@@ -63,14 +68,31 @@ def _repaired(
 ) -> str:
     verdict = read_list(titled(parts, "Verdict"))
     reason = verdict.get("reason", "")
-    rejected = read_program(first_block(titled(parts, "Rejected program")), setting.d_model)
-    start = rejected or design or SAFE
-    mended = mend(start, reason, setting, rng) if rejected is not None else start
+    source = first_block(titled(parts, "Rejected program"))
+    rejected = read_program(source, setting.d_model)
+    intact = rejected is not None and _same_code(source, rejected)
+    if intact:
+        assert rejected is not None
+        mended = mend(rejected, reason, setting, rng)
+    else:  # the fault is in what was written, not in what was meant
+        mended = design or rejected or SAFE
     lineage = (
         f"Repair after the gate {verdict.get('gate', '?')} rejected the program ({reason or 'no reason given'}); "
         f"the hypothesis was: {_change(stated)}."
     )
     return _reply(f"Changed because of {reason or 'the verdict'}.", mended, stated, lineage)
+
+
+def _same_code(source: str, mixer: Mixer) -> bool:
+    """Whether a program is the one that the grammar writes for its design, docstring and layout aside."""
+    ours = program(mixer, Heading("-", "-", "-"), catalogue_library())
+    return _code(source) == _code(ours)
+
+
+def _code(source: str) -> str:
+    tree = ast.parse(source)
+    tree.body = tree.body[1:] if ast.get_docstring(tree) is not None else tree.body
+    return ast.dump(tree)
 
 
 def mend(mixer: Mixer, reason: str, setting: Setting, rng: random.Random) -> Mixer:

@@ -1,7 +1,7 @@
-"""The embedded model as a function: messages and a seed in, text out.
+"""The embedded models as a function: messages and a seed in, text out. They differ in the researcher alone.
 
-It reads the same prompts as a language model and nothing else: no store, no clock, no process state. The random numbers
-are drawn from the hash of the request, so that the same request gives the same bytes wherever it is asked.
+They read the same prompts as a language model and nothing else: no store, no clock, no process state. The random
+numbers are drawn from the hash of the request, so that the same request gives the same bytes wherever it is asked.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from agents.contexts import Message
 from agents.embedded import analyst, coder, researcher
+from agents.embedded.notice import EMBEDDED_MODEL, RANDOM_MODEL
 from agents.embedded.reading import read_setting, sections
 
 
@@ -28,8 +29,8 @@ class RequestUnreadable(Exception):  # answered as an OpenAI error by the server
         self.code = code
 
 
-def answer(messages: Sequence[Message], seed: int | None) -> str:
-    """The reply to a rendered prompt.
+def answer(messages: Sequence[Message], seed: int | None, model: str = EMBEDDED_MODEL, *, informed: bool = True) -> str:
+    """The reply of an embedded model to a rendered prompt. Not `informed`: without its priors, for measuring them.
 
     Raises:
         RequestUnreadable: it is no prompt that the grammar can answer.
@@ -55,7 +56,9 @@ def answer(messages: Sequence[Message], seed: int | None) -> str:
     found = researcher.read_evidence(parts)
     if found is None:
         raise RequestUnreadable("the researcher's prompt shows no parent program", "unknown_prompt")
-    return _json(researcher.propose(setting, found, rng))
+    if model == RANDOM_MODEL:
+        return _json(researcher.draw(setting, found, rng))
+    return _json(researcher.propose(setting, found, rng, informed=informed))
 
 
 def request_digest(messages: Sequence[Message], seed: int | None) -> str:

@@ -1,24 +1,38 @@
-"""The embedded researcher: lists the atomic changes of the parent, weighs them by the evidence shown, draws one.
+"""The embedded researcher: lists steps from the parent and the exemplars, and takes one that may beat the best.
 
-The weight of a change is the product of how often its kind is worth trying and of the exponential of the gain that
-priors, measurements and lessons expect (`TEMPERATURE`: a gain of 0.15 weighs e times as much). Designs that were
-tried, shown or collided with have no weight. The draw is seeded by the request, so that it is repeatable.
+Steps are the atomic changes of the parent, those of the exemplars (a crossover: the exemplar's mixer, changed), some
+second steps, and designs drawn at random once the last experiments brought nothing. A Gaussian process over designs,
+fitted to what the prompt shows (`belief`), says by how much each is expected to exceed the best program shown, and the
+draw goes by a high power of that: the more is known, the fewer steps it hesitates between. Designs that were tried,
+shown or collided with are left out. The draw is seeded by the request, so that it is repeatable.
+
+`draw` is the random control's researcher.
 """
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from agents.embedded import drawing
 from agents.embedded.ablating import answering
-from agents.embedded.changes import Change, Operator, changes, core_of, fits
-from agents.embedded.evidence import Evidence, Observation, change_kind, weigh
-from agents.embedded.genome import LEAVES, Mixer, Serial, design_text, leaf, per_layer, read_design
+from agents.embedded.belief import Observation, believe
+from agents.embedded.changes import Change, changes, core_of, fits
+from agents.embedded.features import components_of
+from agents.embedded.genome import (
+    LEAVES,
+    Mixer,
+    Serial,
+    design_text,
+    leaf,
+    leaves,
+    per_layer,
+    read_design,
+    trees,
+)
 from agents.embedded.library import sources_by_title
 from agents.embedded.modes import Asked, ablation, of_mode, read_asked, used
-from agents.embedded.priors import abilities, expected, expected_score
 from agents.embedded.program import read_program
 from agents.embedded.reading import (
     Learnt,
@@ -33,23 +47,13 @@ from agents.embedded.reading import (
 )
 from agents.embedded.wording import mechanism
 
-TEMPERATURE = 0.15
-# Gains are halved before they become predictions: priors are coarse, and most changes do less than hoped.
-CAUTION = 0.5
+SHARPNESS = 4  # a step of half the expected improvement is drawn 16 times as rarely
+SECOND_STEPS = 4  # first steps that are gone on from, drawn evenly
+MORE = 200  # steps that are looked at beside the first ones, drawn evenly
+DRAWN = 40  # designs drawn at random when stuck
+STUCK_AFTER = 3  # experiments without a new best
 SAME_BELOW = 0.02
 TITLE_CAP = 80
-
-OPERATOR_WEIGHT: Mapping[Operator, float] = {
-    "convolution": 2.0,
-    "core": 1.0,
-    "crossover": 1.0,
-    "hybrid": 0.4,
-    "layers": 0.35,
-    "gate": 0.6,
-    "setting": 0.3,
-    "norm": 0.3,
-    "removal": 0.25,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,27 +83,50 @@ def read_evidence(parts: Sequence[Section]) -> Evidenced | None:
     )
 
 
-def propose(setting: Setting, evidence: Evidenced, rng: random.Random) -> dict[str, object]:
-    """The reply's object."""
+def propose(setting: Setting, evidence: Evidenced, rng: random.Random, *, informed: bool = True) -> dict[str, object]:
+    """The reply's object. Not `informed`: without the priors, for measuring what they are worth."""
     shown = [evidence.parent, *evidence.exemplars]
     designs = {program.experiment: read_program(program.source, setting.d_model) for program in shown}
-    exemplars = _known((program.experiment, designs[program.experiment]) for program in evidence.exemplars)
     parent = designs[evidence.parent.experiment]
-    weighed = _weighed(setting, evidence, designs)
-    options = _options(parent, exemplars, setting)
-    forbidden = _forbidden(setting, evidence, designs)
-    fresh = [option for option in options if per_layer(option.mixer, setting.n_layers) not in forbidden]
-    if not fresh:
-        fresh = _second_steps(options, exemplars, setting, forbidden) or options
+    observed = _observed(setting, evidence, designs)
+    options = _options(setting, evidence, designs, observed, rng)
     if evidence.asked.ablation:
-        fresh = answering(evidence.asked.ablation, fresh, options) or fresh
+        first = _first_steps(parent, _exemplars(evidence, designs), setting)
+        options = answering(evidence.asked.ablation, options, first) or options
     else:
-        fresh = of_mode(fresh, evidence.asked) or fresh
+        options = of_mode(options, evidence.asked) or options
     tasks = list(setting.chances)
-    believed = _belief(parent, weighed, setting.n_layers, tasks)
-    weights = [_weight(option, believed, weighed, setting.n_layers, tasks) for option in fresh]
-    chosen = rng.choices(fresh, weights)[0]
-    return _hypothesis(chosen, parent, setting, evidence, weighed, rng)
+    belief = believe(
+        [*observed.values()], [option.mixer for option in options], tasks, setting.n_layers, informed=informed
+    )
+    best = max((one.score for one in observed.values()), default=0.0)
+    gains = belief.improvement(best)
+    # Rounded, so that the last bits of another machine's linear algebra decide nothing.
+    weights = [round(float(gain), 6) ** SHARPNESS for gain in gains / max(float(gains.max()), 1e-12)]
+    index = rng.choices(range(len(options)), weights if any(weights) else None)[0]
+    before = _before(setting, evidence.parent, parent, observed, informed=informed)
+    deltas = {}
+    for task, expected in zip(tasks, belief.per_task[index], strict=True):
+        delta = float(expected) - before[task]
+        deltas[task] = max(-max(before[task], 0.0), min(1.0 - before[task], delta), -1.0)
+    return _hypothesis(options[index], deltas, setting, evidence, observed, rng)
+
+
+def draw(setting: Setting, evidence: Evidenced, rng: random.Random) -> dict[str, object]:
+    """The reply's object of the random control: it uses nothing of the evidence but what not to repeat."""
+    shown = [evidence.parent, *evidence.exemplars]
+    designs = {program.experiment: read_program(program.source, setting.d_model) for program in shown}
+    mixer = drawing.draw(rng, setting.d_model, setting.n_layers, _forbidden(setting, evidence, designs))
+    names = dict.fromkeys(part.kind for tree in trees(mixer) for part in leaves(tree))
+    return {
+        "title": f"Random design: {', '.join(names)}"[:TITLE_CAP],
+        "mechanism": "The design was drawn at random from the grammar, whatever has been measured so far. No mechanism "
+        "is claimed; what random designs score is what a search has to beat.",
+        "change": "draw a design at random",
+        "design": design_text(mixer),
+        "predictions": [{"task": task, "direction": "same", "size": SAME_BELOW} for task in setting.chances],
+        "refuted_by": f"Any task that moves by more than {SAME_BELOW:.2f} and more than the spread of its seeds.",
+    }
 
 
 def _known(pairs: Iterable[tuple[str, Mixer | None]]) -> list[tuple[str, Mixer]]:
@@ -115,24 +142,18 @@ def _design_of(item: Tried, setting: Setting) -> Mixer | None:
     return design
 
 
-def _weighed(setting: Setting, evidence: Evidenced, designs: Mapping[str, Mixer | None]) -> Evidence:
-    observations: dict[str, Observation] = {}
-    for program in (evidence.parent, *evidence.exemplars):
-        mixer = designs[program.experiment]
-        if mixer is not None and program.score is not None:
-            observations[program.experiment] = Observation(mixer, program.score)
-    effects: dict[str, tuple[str, float]] = {}
+def _observed(setting: Setting, evidence: Evidenced, designs: Mapping[str, Mixer | None]) -> dict[str, Observation]:
+    """What was measured, by experiment: shown programs with a value per task, the history with its scores."""
+    observed: dict[str, Observation] = {}
     for item in (*evidence.tried, *evidence.collisions):
         mixer = _design_of(item, setting)
         if mixer is not None and item.score is not None:
-            observations[item.experiment] = Observation(mixer, item.score)
-        if item.score is not None and item.parent_score is not None and item.change:
-            effects[item.experiment] = (item.change, item.score - item.parent_score)
-    for lesson in evidence.lessons:
-        if lesson.effect is not None and lesson.experiment not in effects:
-            effects[lesson.experiment] = (lesson.change, lesson.effect)
-    tasks = list(setting.chances)
-    return weigh(list(observations.values()), effects.values(), setting.n_layers, tasks)
+            observed[item.experiment] = Observation(mixer, item.score)
+    for program in (evidence.parent, *evidence.exemplars):
+        mixer = designs[program.experiment]
+        if mixer is not None and program.score is not None:
+            observed[program.experiment] = Observation(mixer, program.score, program.per_task)
+    return observed
 
 
 def _forbidden(
@@ -142,7 +163,42 @@ def _forbidden(
     return frozenset(per_layer(mixer, setting.n_layers) for mixer in (*designs.values(), *tried) if mixer is not None)
 
 
-def _options(parent: Mixer | None, exemplars: Sequence[tuple[str, Mixer]], setting: Setting) -> list[Change]:
+def _options(
+    setting: Setting,
+    evidence: Evidenced,
+    designs: Mapping[str, Mixer | None],
+    observed: Mapping[str, Observation],
+    rng: random.Random,
+) -> list[Change]:
+    """Steps to designs that were not tried, each design once; where there is none, what there is."""
+    parent = designs[evidence.parent.experiment]
+    exemplars = _exemplars(evidence, designs)
+    forbidden = _forbidden(setting, evidence, designs)
+    first = _first_steps(parent, exemplars, setting)
+    fresh: dict[tuple[str, ...], Change] = {}
+
+    def add(options: Iterable[Change]) -> None:
+        for option in options:
+            key = per_layer(option.mixer, setting.n_layers)
+            if key not in forbidden:
+                fresh.setdefault(key, option)
+
+    more = [
+        *_changed_exemplars(exemplars, setting),
+        *_second_steps(rng.sample(first, min(SECOND_STEPS, len(first))), exemplars, setting),
+    ]
+    add(first)
+    add(rng.sample(more, min(MORE, len(more))))
+    if _stuck(evidence, observed):
+        add(_drawn(setting, forbidden, rng))
+    return list(fresh.values()) or first
+
+
+def _exemplars(evidence: Evidenced, designs: Mapping[str, Mixer | None]) -> list[tuple[str, Mixer]]:
+    return _known((program.experiment, designs[program.experiment]) for program in evidence.exemplars)
+
+
+def _first_steps(parent: Mixer | None, exemplars: Sequence[tuple[str, Mixer]], setting: Setting) -> list[Change]:
     """Changes of the parent; of an opaque one, an exemplar's design or a fresh one."""
     if parent is not None:
         return changes(parent, exemplars, setting.d_model, setting.n_layers)
@@ -150,11 +206,6 @@ def _options(parent: Mixer | None, exemplars: Sequence[tuple[str, Mixer]], setti
         Change("crossover", f"take the mixer of {name} for the parent's", _kind(mixer), mixer)
         for name, mixer in exemplars
     ]
-    for name, mixer in exemplars:
-        for change in changes(mixer, [], setting.d_model, setting.n_layers):
-            options.append(
-                Change("crossover", f"{change.label}, on the mixer of {name}", change.component, change.mixer)
-            )
     for kind in LEAVES:
         behind = Serial(leaf("ShortConvolution"), leaf(kind))
         options.append(Change("core", f"replace the parent's mixer by {kind}", kind, Mixer(leaf(kind))))
@@ -168,42 +219,60 @@ def _kind(mixer: Mixer) -> str:
     return core_of(mixer.tree).kind
 
 
+def _changed_exemplars(exemplars: Sequence[tuple[str, Mixer]], setting: Setting) -> Iterator[Change]:
+    for name, mixer in exemplars:
+        for change in changes(mixer, [], setting.d_model, setting.n_layers):
+            label = f"take the mixer of {name}, then {change.label}"
+            yield Change(change.operator, label, change.component, change.mixer)
+
+
 def _second_steps(
-    options: Sequence[Change],
-    exemplars: Sequence[tuple[str, Mixer]],
-    setting: Setting,
-    forbidden: frozenset[tuple[str, ...]],
-) -> list[Change]:
-    """When every neighbour has been tried: neighbours of the neighbours, labelled by both steps."""
-    found: list[Change] = []
-    for option in options[:20]:
+    options: Sequence[Change], exemplars: Sequence[tuple[str, Mixer]], setting: Setting
+) -> Iterator[Change]:
+    """Neighbours of the neighbours, labelled by both steps."""
+    for option in options:
         for change in changes(option.mixer, exemplars, setting.d_model, setting.n_layers):
-            if per_layer(change.mixer, setting.n_layers) not in forbidden:
-                label = f"{option.label}, then {change.label}"
-                found.append(Change(change.operator, label, change.component, change.mixer))
-    return found
+            yield Change(change.operator, f"{option.label}, then {change.label}", change.component, change.mixer)
 
 
-def _belief(mixer: Mixer | None, evidence: Evidence, n_layers: int, tasks: Sequence[str]) -> float:
-    if mixer is None:
-        return 0.0
-    return expected_score(mixer, n_layers, tasks) + evidence.correction(mixer, n_layers)
+def _stuck(evidence: Evidenced, observed: Mapping[str, Observation]) -> bool:
+    """Whether the best program shown is older than the last experiments."""
+    latest = [item.experiment for item in evidence.tried[:STUCK_AFTER]]
+    best = max(observed, key=lambda name: observed[name].score, default="")
+    return len(latest) == STUCK_AFTER and best not in latest
 
 
-def _weight(option: Change, believed: float, evidence: Evidence, n_layers: int, tasks: Sequence[str]) -> float:
-    gain = _belief(option.mixer, evidence, n_layers, tasks) - believed + evidence.change_effect(option.label)
-    return OPERATOR_WEIGHT[option.operator] * math.exp(max(-4.0, min(4.0, gain / TEMPERATURE)))
+def _drawn(setting: Setting, forbidden: Collection[tuple[str, ...]], rng: random.Random) -> Iterator[Change]:
+    for _ in range(DRAWN):
+        mixer = drawing.draw(rng, setting.d_model, setting.n_layers, forbidden)
+        kind = _kind(mixer)
+        yield Change("core", f"start anew around {kind}", kind, mixer)
+
+
+def _before(
+    setting: Setting,
+    shown: Shown,
+    parent: Mixer | None,
+    observed: Mapping[str, Observation],
+    *,
+    informed: bool,
+) -> dict[str, float]:
+    """The parent's value per task: as measured, else as believed, else that of guessing."""
+    tasks = list(setting.chances)
+    if parent is None or all(task in shown.per_task for task in tasks):
+        return {task: shown.per_task.get(task, 0.0) for task in tasks}
+    belief = believe([*observed.values()], [parent], tasks, setting.n_layers, informed=informed)
+    return {task: shown.per_task.get(task, float(value)) for task, value in zip(tasks, belief.per_task[0], strict=True)}
 
 
 def _hypothesis(
     change: Change,
-    parent: Mixer | None,
+    deltas: Mapping[str, float],
     setting: Setting,
     evidence: Evidenced,
-    weighed: Evidence,
+    observed: Mapping[str, Observation],
     rng: random.Random,
 ) -> dict[str, object]:
-    deltas = _predicted(change, parent, setting, evidence, weighed)
     weakest = _weakest(setting, evidence.parent)
     predictions = [
         {
@@ -213,7 +282,7 @@ def _hypothesis(
         }
         for task, delta in deltas.items()
     ]
-    basis = _basis(change, weighed)
+    basis = _basis(change, observed, setting.n_layers)
     return {
         "title": _title(change),
         "mechanism": f"{mechanism(change, weakest, rng)} {basis}".strip(),
@@ -226,24 +295,6 @@ def _hypothesis(
     }
 
 
-def _predicted(
-    change: Change, parent: Mixer | None, setting: Setting, evidence: Evidenced, weighed: Evidence
-) -> dict[str, float]:
-    """Expected difference per task, kept within what the task's scale allows."""
-    new = abilities(change.mixer, setting.n_layers)
-    old = None if parent is None else abilities(parent, setting.n_layers)
-    learnt = weighed.change_effect(change.label)
-    deltas: dict[str, float] = {}
-    for task in setting.chances:
-        now = evidence.parent.per_task.get(task)
-        before = now if old is None and now is not None else expected(old, task) if old is not None else 0.0
-        delta = CAUTION * (expected(new, task) - before) + CAUTION * learnt
-        if now is not None:
-            delta = max(min(-now, 0.0), min(1.0 - now, delta))
-        deltas[task] = max(-1.0, min(1.0, delta))
-    return deltas
-
-
 def _weakest(setting: Setting, parent: Shown) -> str:
     measured = {task: parent.per_task[task] for task in setting.chances if task in parent.per_task}
     if not measured:
@@ -252,14 +303,11 @@ def _weakest(setting: Setting, parent: Shown) -> str:
     return f"The parent's weakest task is {task} at {measured[task]:.3f}."
 
 
-def _basis(change: Change, weighed: Evidence) -> str:
-    effect = weighed.changes.get(change_kind(change.label))
-    if effect is not None:
-        return f"The same change moved the score by {effect:+.3f} elsewhere (mean, shrunk), which the prediction uses."
-    times = weighed.seen.get(change.component, 0)
+def _basis(change: Change, observed: Mapping[str, Observation], n_layers: int) -> str:
+    times = sum(change.component in components_of(one.mixer, n_layers) for one in observed.values())
     if times:
         return f"{change.component} occurs in {times} of the measured designs shown, which the choice weighs."
-    return "No measured design shown here uses it, so the prediction rests on priors."
+    return "No measured design shown here uses it, so the prediction rests on priors and on designs that are alike."
 
 
 def _title(change: Change) -> str:

@@ -1,4 +1,4 @@
-"""Serves the embedded model as an OpenAI-compatible endpoint: /v1/chat/completions, /v1/models, /health.
+"""Serves the embedded models as an OpenAI-compatible endpoint: /v1/chat/completions, /v1/models, /health.
 
 Used in process (an ASGI transport under the openai client) and over a port (`serve`). Usage is counted by rule, four
 characters to a token rounded up, and said to be so in the response (`usage_rule`).
@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from agents.contexts import Message, MessageRole
 from agents.embedded.model import RequestUnreadable, answer, request_digest
-from agents.embedded.notice import EMBEDDED_MODEL, EMBEDDED_NOTICE
+from agents.embedded.notice import EMBEDDED_MODEL, EMBEDDED_NOTICE, NOTICES
 from agents.errors import EndpointInvalid
 from agents.wire import estimated_tokens
 
@@ -74,7 +74,9 @@ def serve(host: str = "127.0.0.1", port: int = 8037) -> None:
         raise EndpointInvalid(f"cannot listen on {host} port {port}: {reason}; choose another with --port") from None
     port = listening.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
-    sys.stdout.write(f"{EMBEDDED_NOTICE}\nServing {EMBEDDED_MODEL} at http://{shown}:{port}/v1 (Ctrl-C stops it)\n")
+    sys.stdout.write(
+        f"{EMBEDDED_NOTICE}\nServing {' and '.join(NOTICES)} at http://{shown}:{port}/v1 (Ctrl-C stops it)\n"
+    )
     sys.stdout.flush()
     with listening:
         uvicorn.Server(uvicorn.Config(app(), log_level="warning", access_log=False)).run(sockets=[listening])
@@ -85,8 +87,11 @@ async def _health(_: Request) -> JSONResponse:
 
 
 async def _models(_: Request) -> JSONResponse:
-    entry = {"id": EMBEDDED_MODEL, "object": "model", "created": 0, "owned_by": "move37", "notice": EMBEDDED_NOTICE}
-    return JSONResponse({"object": "list", "data": [entry]})
+    entries = [
+        {"id": name, "object": "model", "created": 0, "owned_by": "move37", "notice": notice}
+        for name, notice in NOTICES.items()
+    ]
+    return JSONResponse({"object": "list", "data": entries})
 
 
 async def _complete(request: Request) -> JSONResponse:
@@ -103,19 +108,20 @@ async def _complete(request: Request) -> JSONResponse:
             for problem in error.errors(include_url=False, include_input=False)[:3]
         )
         return _error(400, f"the request is not readable: {problems}", "invalid_request")
-    if asked.model != EMBEDDED_MODEL:
-        return _error(404, f"there is no model {asked.model[:80]!r} here, only {EMBEDDED_MODEL}", "model_not_found")
+    if asked.model not in NOTICES:
+        here = " and ".join(NOTICES)
+        return _error(404, f"there is no model {asked.model[:80]!r} here, only {here}", "model_not_found")
     if asked.stream or asked.tools or (asked.n or 1) > 1:
         return _error(400, "streaming, tools and several choices are not offered", "unsupported_feature")
     messages = [Message(message.role, message.content) for message in asked.messages]
     try:
-        text = answer(messages, asked.seed)
+        text = answer(messages, asked.seed, asked.model)
     except RequestUnreadable as error:
         return _error(400, str(error), error.code)
-    return JSONResponse(_completion(messages, asked.seed, text))
+    return JSONResponse(_completion(asked.model, messages, asked.seed, text))
 
 
-def _completion(messages: list[Message], seed: int | None, text: str) -> dict[str, Any]:
+def _completion(model: str, messages: list[Message], seed: int | None, text: str) -> dict[str, Any]:
     """The response body; its id and date are functions of the request too, so that responses can be compared."""
     prompt_tokens = sum(estimated_tokens(message.content) for message in messages)
     completion_tokens = estimated_tokens(text)
@@ -123,7 +129,7 @@ def _completion(messages: list[Message], seed: int | None, text: str) -> dict[st
         "id": f"chatcmpl-{request_digest(messages, seed)[:24]}",
         "object": "chat.completion",
         "created": 0,
-        "model": EMBEDDED_MODEL,
+        "model": model,
         "choices": [
             {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop", "logprobs": None}
         ],

@@ -137,7 +137,7 @@ async def _retrain(
     withdraw()
     opened = await open_sandbox(
         backend,
-        programs_trusted=config.model.trusted,
+        programs_trusted=config.model.embedded,
         accept_unsafe=settings.accept_unsafe,
         equipment=Equipment(settings.runtime if backend in ("auto", "docker") else "", settings.gpus),
     )

@@ -9,18 +9,23 @@ from dataclasses import replace
 import httpx2
 import pytest
 import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from agents import analyst, coder, researcher
 from agents.contexts import AnalysisContext, CodeContext, Message, ProgramView, Prompt, RepairContext, ResearchContext
 from agents.discovery import only_model
 from agents.embedded.analyst import analyse
 from agents.embedded.genome import design_text, per_layer, read_design
-from agents.embedded.library import catalogue_sources
-from agents.embedded.notice import EMBEDDED_MODEL, EMBEDDED_NOTICE
+from agents.embedded.library import catalogue_library, catalogue_sources
+from agents.embedded.notice import EMBEDDED_MODEL, EMBEDDED_NOTICE, NOTICES, RANDOM_MODEL
 from agents.embedded.program import read_program
 from agents.embedded.reading import Section
+from agents.embedded.render import Heading, program
 from agents.embedded.server import app
-from agents.errors import ModelRefused, ReplyMalformed
+from agents.errors import EndpointInvalid, ModelRefused, ReplyMalformed
 from agents.gateway import OpenAIChatModel
 from agents.opening import open_model
 from agents.replies import Hypothesis
@@ -132,6 +137,21 @@ async def test_repair_changes_the_program(
     assert per_layer(before, 2) != per_layer(after, 2)
 
 
+async def test_a_fault_in_the_text_does_not_cost_the_design(
+    model: OpenAIChatModel, prompts: Prompts, repair: RepairContext
+) -> None:
+    stated = read_design(repair.hypothesis.design)
+    assert stated is not None
+    honest = program(stated, Heading("-", "-", "-"), catalogue_library())
+    for faulty in (honest.replace("return", "retrun"), f"import os\n{honest}", honest.replace("self.", "this.", 1)):
+        context = replace(repair, source=faulty, reason="build_failed")
+        repaired = coder.parse(await text_of(model, coder.repair_messages(prompts, context))).source
+        assert read_program(repaired, 32) == stated
+    context = replace(repair, source=honest, reason="over_budget")
+    smaller = coder.parse(await text_of(model, coder.repair_messages(prompts, context))).source
+    assert read_program(smaller, 32) != stated
+
+
 async def test_analysis_is_true_to_the_numbers(
     model: OpenAIChatModel, prompts: Prompts, analysis: AnalysisContext
 ) -> None:
@@ -195,9 +215,25 @@ async def test_same_bytes_over_http(
     ]
     for prompt in asked:
         assert await text_of(remote, prompt, 5) == await text_of(model, prompt, 5)
-    assert await only_model(f"http://127.0.0.1:{port}/v1", None) == EMBEDDED_MODEL
+    with pytest.raises(EndpointInvalid, match=f"{EMBEDDED_MODEL}, {RANDOM_MODEL}"):
+        await only_model(f"http://127.0.0.1:{port}/v1", None)
     assert remote.kind == "language-model"  # what answers on a port is not known to be the grammar
     await remote.close()
+    server.should_exit = True
+    await serving
+
+
+async def test_the_only_model_needs_no_name() -> None:
+    async def models(_: Request) -> JSONResponse:
+        return JSONResponse({"object": "list", "data": [{"id": "alone", "object": "model", "created": 0}]})
+
+    lonely = Starlette(routes=[Route("/v1/models", models)])
+    server = uvicorn.Server(uvicorn.Config(lonely, host="127.0.0.1", port=0, log_level="error", lifespan="off"))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    assert await only_model(f"http://127.0.0.1:{port}/v1", None) == "alone"
     server.should_exit = True
     await serving
 
@@ -226,7 +262,8 @@ async def test_errors_have_the_openai_form(body: bytes, status: int, code: str) 
 
 async def test_models_and_health() -> None:
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app()), base_url="http://test") as client:
-        assert (await client.get("/v1/models")).json()["data"][0]["id"] == EMBEDDED_MODEL
+        listed = (await client.get("/v1/models")).json()["data"]
+        assert [(one["id"], one["notice"]) for one in listed] == list(NOTICES.items())
         assert (await client.get("/health")).json()["notice"] == EMBEDDED_NOTICE
 
 

@@ -13,7 +13,8 @@ import pytest
 from agents import researcher
 from agents.contexts import Brief, HistoryItem, LessonView, ProgramView, ResearchContext
 from agents.embedded.changes import Change
-from agents.embedded.evidence import components_of
+from agents.embedded.drawing import draw
+from agents.embedded.features import components_of
 from agents.embedded.genome import Mixer, leaf, per_layer, read_design
 from agents.embedded.library import catalogue_library, catalogue_sources
 from agents.embedded.model import answer
@@ -122,6 +123,20 @@ def test_measurements_overrule_the_priors(prompts: Prompts, brief: Brief) -> Non
             campaign.step()
         late += [name for design in campaign.designs[-5:] for name in components_of(design, 2)]
     assert late.count("GatedRecurrence") >= 14  # of 20 designs
+
+
+def test_searching_beats_drawing(prompts: Prompts, brief: Brief) -> None:
+    """As many proposals, against as many random draws; where the priors hold, and where they are wrong."""
+    wrong = {**dict.fromkeys(WORTH, 0.1), "DiagonalSSM": 0.5, "ShortConvolution": 0.2, "RWKVTimeMix": 0.3}
+    for worth in (WORTH, wrong):
+        rng, searched = random.Random(0), []
+        for seed in range(3):
+            campaign = Campaign(prompts, brief, "mlp", seed, worth)
+            for _ in range(PROPOSALS):
+                campaign.step()
+            searched.append(score_of(campaign.best, worth))
+        drawn = [max(score_of(draw(rng, 32, 2), worth) for _ in range(PROPOSALS)) for _ in range(40)]
+        assert sum(searched) / len(searched) > sum(drawn) / len(drawn) + 0.05
 
 
 def test_proposals_are_varied(prompts: Prompts, brief: Brief) -> None:

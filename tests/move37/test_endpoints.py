@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from starlette.responses import JSONResponse, Response
 
+from agents.embedded.notice import EMBEDDED_MODEL, RANDOM_MODEL
 from evaluator import catalogue, tiers
 from move37 import launch
 from move37.errors import ConfigError
@@ -46,7 +47,7 @@ def test_a_port_that_is_taken_is_a_usage_error(cli: Cli) -> None:
 @pytest.mark.thorough
 def test_a_campaign_over_http_is_the_campaign_in_process(served: str, cli: Cli, tmp_path: Path) -> None:
     campaign = (*TINY, "--experiments", "4", "--seed", "3")
-    cli("run", *campaign, "--base-url", served, "--accept-unsafe", "--name", "remote")
+    cli("run", *campaign, "--base-url", served, "--model", EMBEDDED_MODEL, "--accept-unsafe", "--name", "remote")
     embedded = Cli(tmp_path / "embedded")
     embedded("run", *campaign, "--name", "another-name-altogether")  # a name decides nothing
     over_http, in_process = cli.store(), embedded.store()
@@ -59,8 +60,9 @@ def test_a_campaign_over_http_is_the_campaign_in_process(served: str, cli: Cli, 
 
 
 def test_programs_of_a_remote_model_are_refused_without_isolation(served: str, cli: Cli) -> None:
-    refused = cli("run", *TINY, "--experiments", "3", "--base-url", served, expect=2)
-    assert "--accept-unsafe" in refused.stderr
+    asked = (*TINY, "--experiments", "3", "--base-url", served)
+    assert "--accept-unsafe" in cli("run", *asked, "--model", EMBEDDED_MODEL, expect=2).stderr
+    assert f"serves 2 models ({EMBEDDED_MODEL}, {RANDOM_MODEL})" in cli("run", *asked, expect=2).stderr
 
 
 def test_an_unreachable_endpoint_is_infrastructure(cli: Cli) -> None:
@@ -256,7 +258,7 @@ def _shorten_gates(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 
 
 def test_a_launch_that_cannot_work_leaves_no_record(served: str, cli: Cli) -> None:
-    remote = (*TINY, "--experiments", "3", "--name", "again", "--base-url", served)
+    remote = (*TINY, "--experiments", "3", "--name", "again", "--base-url", served, "--model", EMBEDDED_MODEL)
     cli("run", *remote, expect=2)
     assert cli.json("status") == []
     cli("run", *remote, "--accept-unsafe")

@@ -165,8 +165,8 @@ def test_of_several_models_each_experiment_is_one_s() -> None:
         ("second", "language-model"),
         ("move37-grammar", "grammar"),
     ]
-    assert not config.model.trusted
-    assert not load(None, {"name": "x", "model": {"others": [{"name": "second"}]}}).model.trusted
+    assert not config.model.embedded
+    assert not load(None, {"name": "x", "model": {"others": [{"name": "second"}]}}).model.embedded
     assert not config.model.priced
 
 
