@@ -193,8 +193,8 @@ def _table(
         "",
         "The embedded model's priors follow the literature on such tasks, so part of its lead is reading and not",
         "search; the arm `flat` (`--arms grammar random flat`) is the same searcher without them. Its constants were",
-        "set on made-up scores, some of them against the priors; the scores of this table took no part in that. Both arms",
-        "are asked for improvements only (`search.modes`): other modes would restrict the one and not the other. One",
+        "set on made-up scores, some of them against the priors; the scores of this table took no part in that. Both",
+        "arms are asked for improvements only (`search.modes`): other modes would restrict one and not the other. One",
         "seed of training per program means that a campaign's best is partly the luckiest: hence the column `fresh`.",
     ]
     return "\n".join(lines) + "\n"

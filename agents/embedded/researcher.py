@@ -126,6 +126,8 @@ def draw(setting: Setting, evidence: Evidenced, rng: random.Random) -> dict[str,
         "design": design_text(mixer),
         "predictions": [{"task": task, "direction": "same", "size": SAME_BELOW} for task in setting.chances],
         "refuted_by": f"Any task that moves by more than {SAME_BELOW:.2f} and more than the spread of its seeds.",
+        "ablation": "None: nothing was put in for a reason.",
+        "knowledge": [],
     }
 
 

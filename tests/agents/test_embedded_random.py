@@ -20,7 +20,7 @@ from agents.embedded.reading import read_setting, sections
 from agents.opening import open_model
 from agents.replies import Hypothesis
 from move37.config import CampaignConfig, ModelConfig
-from move37.launch import open_chat_model
+from move37.models import open_chat_model
 from prompts.loader import Prompts
 
 
