@@ -1,6 +1,6 @@
 """Trials: one training run each."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, get_args
 
@@ -12,6 +12,19 @@ from memory.columns import finite, maybe_finite, plain
 from memory.errors import Conflict, ValueRefused
 from memory.models import ExperimentRow, TrialRow, snapshot
 from memory.records import DataKind, FinalTrialState, Trial
+
+_ASKED_AT_ONCE = 500  # experiments in one query: SQLite takes only so many parameters
+
+
+def scores(session: Transaction, experiment_ids: Collection[str]) -> list[tuple[str, str, int, float]]:
+    """Experiment, task, seed and score of scored trials on selection data, of many experiments at once."""
+    columns: Any = TrialRow.__table__.c
+    query = select(columns.experiment_id, columns.task, columns.seed, columns.score)
+    query = query.where(columns.score.is_not(None), columns.data == "selection")
+    wanted = sorted(experiment_ids)
+    parts = [wanted[start : start + _ASKED_AT_ONCE] for start in range(0, len(wanted), _ASKED_AT_ONCE)]
+    found = [row for part in parts for row in session.execute(query.where(columns.experiment_id.in_(part)))]
+    return [(row.experiment_id, row.task, row.seed, row.score) for row in found]
 
 
 def listed(session: Transaction, *, experiment_id: str | None, campaign_id: str | None) -> list[Trial]:

@@ -78,6 +78,9 @@ def _evidence(loop: Loop, experiment: Experiment) -> ResearchContext:
     campaigns = [stretch.campaign_id for stretch in loop.visibility.stretches(experiment.index)]
     selection = loop.recollection.recall(loop.store, experiment, visible, lessons, knowledge, campaigns)
     view, ranking = loop.recollection.view, loop.ranking
+    told = [*map(view.get, selection.ids), *visible[-max(1, loop.config.search.history) :]]
+    compared = {name for one in told if one is not None for name in (one.id, one.parent_id) if name is not None}
+    loop.recollection.differences.read(loop.store, compared, ranking)
 
     def difference(experiment_id: str) -> Difference | None:
         one = view.get(experiment_id)
