@@ -159,6 +159,11 @@ class StoreReader:
         with self._database.read() as session:
             return trials.listed(session, experiment_id=experiment_id, campaign_id=campaign_id)
 
+    def scores(self, experiment_ids: Collection[str]) -> list[tuple[str, str, int, float]]:
+        """Experiment, task, seed and score of every scored trial on selection data of some experiments, in no order."""
+        with self._database.read() as session:
+            return trials.scores(session, experiment_ids)
+
     def find_exchange(self, experiment_id: str, role: str, attempt: int, turn: int) -> Exchange | None:
         """The finished exchange at this place, if there is one: look here before calling a model."""
         with self._database.read() as session:

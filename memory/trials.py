@@ -3,7 +3,7 @@
 `..._at_once` is the function of that name in one statement (memory/at_once.py), or None where that does not do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, get_args
 
@@ -17,6 +17,7 @@ from memory.errors import Conflict, ValueRefused
 from memory.models import ExperimentRow, TrialRow, snapshot
 from memory.records import DataKind, FinalTrialState, Trial
 
+_ASKED_AT_ONCE = 500  # experiments in one query: SQLite takes only so many parameters
 _OPEN = at_once.insert(TrialRow, source=at_once.EXPERIMENT)
 _FINISH = at_once.update(
     TrialRow,
@@ -26,6 +27,17 @@ _FINISH = at_once.update(
     also=("device_s = trials.device_s + %(device_s)s::float8",),
     charging=True,
 )
+
+
+def scores(session: Transaction, experiment_ids: Collection[str]) -> list[tuple[str, str, int, float]]:
+    """Experiment, task, seed and score of scored trials on selection data, of many experiments at once."""
+    columns: Any = TrialRow.__table__.c
+    query = select(columns.experiment_id, columns.task, columns.seed, columns.score)
+    query = query.where(columns.score.is_not(None), columns.data == "selection")
+    wanted = sorted(experiment_ids)
+    parts = [wanted[start : start + _ASKED_AT_ONCE] for start in range(0, len(wanted), _ASKED_AT_ONCE)]
+    found = [row for part in parts for row in session.execute(query.where(columns.experiment_id.in_(part)))]
+    return [(row.experiment_id, row.task, row.seed, row.score) for row in found]
 
 
 def listed(session: Transaction, *, experiment_id: str | None, campaign_id: str | None) -> list[Trial]:

@@ -7,7 +7,7 @@ Finished experiments never change, so each is read once. Not covered: whether a 
 (`evaluator.findings`), and the intervals per task of `move37 lineage` (`tracing`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
@@ -36,16 +36,21 @@ class Differences:
             self._found[child.id] = _difference(paired)
         return self._found[child.id]
 
+    def read(self, store: Store, experiment_ids: Iterable[str], ranking: Sequence[str]) -> None:
+        """Reads the scores of those experiments that were not read yet, at once: one by one takes ten times as long."""
+        missing = {one for one in experiment_ids if one not in self._by_seed}
+        scores: dict[str, dict[int, dict[str, float]]] = {one: {} for one in missing}
+        for experiment_id, task, seed, score in store.scores(missing):
+            if task in ranking:
+                scores[experiment_id].setdefault(seed, {})[task] = score
+        for one, by_seed in scores.items():
+            whole = {seed: by_task for seed, by_task in by_seed.items() if len(by_task) == len(ranking)}
+            self._by_seed[one] = {seed: fmean(by_task.values()) for seed, by_task in whole.items()}
+
     def _seeds(self, store: Store, experiment_id: str, ranking: Sequence[str]) -> dict[int, float]:
         """The mean over the ranking tasks at each seed that has them all."""
         if experiment_id not in self._by_seed:
-            scores: dict[int, dict[str, float]] = {}
-            for trial in store.trials(experiment_id):
-                if trial.score is not None and trial.data == "selection" and trial.task in ranking:
-                    scores.setdefault(trial.seed, {})[trial.task] = trial.score
-            self._by_seed[experiment_id] = {
-                seed: fmean(by_task.values()) for seed, by_task in scores.items() if len(by_task) == len(ranking)
-            }
+            self.read(store, [experiment_id], ranking)
         return self._by_seed[experiment_id]
 
 

@@ -20,7 +20,6 @@ from move37 import analysing, briefing, calibration, coding, novelty, observing,
 from move37.asking import RESEARCHER, Form, ask, weighing
 from move37.laboratory import GateRequest
 from move37.ladder import climb, static
-from move37.leaving_out import told
 from move37.loop import Loop, Route
 from move37.selecting import selected
 
@@ -82,6 +81,9 @@ async def _evidence(loop: Loop, experiment: Experiment) -> ResearchContext:
     campaigns = [stretch.campaign_id for stretch in loop.visibility.stretches(experiment.index)]
     selection = await loop.recollection.recall(loop.store, experiment, visible, lessons, knowledge, campaigns)
     view, ranking = loop.recollection.view, loop.ranking
+    told = [*map(view.get, selection.ids), *visible[-max(1, loop.config.search.history) :]]
+    compared = {name for one in told if one is not None for name in (one.id, one.parent_id) if name is not None}
+    loop.recollection.differences.read(loop.store, compared, ranking)
 
     def difference(experiment_id: str) -> Difference | None:
         one = view.get(experiment_id)
