@@ -20,8 +20,11 @@ from move37 import analysing, briefing, calibration, coding, novelty, observing,
 from move37.asking import RESEARCHER, Form, ask, weighing
 from move37.laboratory import GateRequest
 from move37.ladder import climb, static
+from move37.leaving_out import told
 from move37.loop import Loop, Route
 from move37.selecting import selected
+
+_FORECASTS = 400  # experiments, the latest, whose predictions are held against what was measured
 
 
 async def select(loop: Loop, experiment_id: str) -> Route:
@@ -81,8 +84,8 @@ async def _evidence(loop: Loop, experiment: Experiment) -> ResearchContext:
     campaigns = [stretch.campaign_id for stretch in loop.visibility.stretches(experiment.index)]
     selection = await loop.recollection.recall(loop.store, experiment, visible, lessons, knowledge, campaigns)
     view, ranking = loop.recollection.view, loop.ranking
-    told = [*map(view.get, selection.ids), *visible[-max(1, loop.config.search.history) :]]
-    compared = {name for one in told if one is not None for name in (one.id, one.parent_id) if name is not None}
+    mentioned = [*map(view.get, selection.ids), *visible[-max(1, loop.config.search.history) :]]
+    compared = {name for one in mentioned if one is not None for name in (one.id, one.parent_id) if name is not None}
     loop.recollection.differences.read(loop.store, compared, ranking)
 
     def difference(experiment_id: str) -> Difference | None:
@@ -110,10 +113,12 @@ async def _evidence(loop: Loop, experiment: Experiment) -> ResearchContext:
 
 
 def _forecasts(loop: Loop, visible: Sequence[Experiment], lessons: Sequence[Lesson]) -> list[calibration.Forecast]:
-    """What this campaign's model predicted, as far as it is visible. A fork under another model inherits none."""
-    models = {c: calibration.model_of(loop.store.campaign(c)) for c in {e.campaign_id for e in visible}}
-    own = models.get(loop.campaign.id, calibration.model_of(loop.campaign))
-    made = [e for e in visible if models[e.campaign_id] == own]
+    """What this campaign's model predicted lately, as far as it is visible. A fork under another model inherits none."""
+    stretches = loop.visibility.inherited
+    campaigns = {loop.campaign.id, *(stretch.campaign_id for stretch in stretches)}
+    models = {c: calibration.model_of(loop.store.campaign(c)) for c in campaigns}
+    own = models[loop.campaign.id]
+    made = [e for e in visible[-_FORECASTS:] if models[e.campaign_id] == own]
     return calibration.forecasts_of(made, loop.ruler, models, calibration.repaired_away(lessons))
 
 
