@@ -41,13 +41,14 @@ class Prompt:
 class TaskView:
     """A task as a role sees it.
 
-    `chance` is the accuracy of guessing, on the same scale as the measured values shown.
+    `chance` is the accuracy of guessing; `sizes` says in words how long its sequences are and how long training lasts.
     """
 
     name: str
     title: str
     chance: float
     description: str
+    sizes: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,3 +348,4 @@ class AnalysisContext:
     retired: int = 0
     repair: RepairView | None = None
     asked: str = ""
+    held: Mapping[str, bool] = field(default_factory=dict)

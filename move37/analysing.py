@@ -21,6 +21,7 @@ from memory.store import Store
 from memory.structural_diff import structural_diff
 from memory.structure import Component, Unreadable
 from move37 import ablations, briefing, curves
+from move37.calibration import Forecast
 from move37.evidence import Change, Given, basis_of, change_of, normalised, stances
 from move37.loop import Loop
 from move37.measuring import Difference, Outcome
@@ -109,7 +110,18 @@ def context(case: Case) -> AnalysisContext:
         retired=sum(x.retired_by is not None for x in case.lessons),
         repair=_repair(store, case.attempts),
         asked=str(experiment.selection.get("task", "")),
+        held={one.task: one.right for one in _forecasts(case)},
     )
+
+
+def _forecasts(case: Case) -> list[Forecast]:
+    """What the hypothesis predicted of the tasks that were measured."""
+    hypothesis = briefing.hypothesis_of(case.attempts)
+    return [
+        Forecast(case.experiment.id, "", "", said.task, said.direction, said.size, found.value, found.detectable or 0.0)
+        for said in hypothesis.predictions
+        if (found := case.outcome.tasks.get(said.task)) is not None
+    ]
 
 
 def _view(found: Difference) -> DifferenceView:

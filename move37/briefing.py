@@ -51,7 +51,7 @@ def brief(config: CampaignConfig) -> Brief:
     for name in objective.tasks:
         task = tier.task(name)
         aside = "" if name in ranking else " It is reported only and not part of the score."
-        tasks.append(TaskView(name, task.title, task.chance, task.description + aside))
+        tasks.append(TaskView(name, task.title, task.chance, task.description + aside, _sizes(tier, name)))
     return Brief(
         track=objective.track,
         tier=objective.tier,
@@ -68,6 +68,15 @@ def brief(config: CampaignConfig) -> Brief:
             max_exponent=config.search.max_exponent,
         ),
     )
+
+
+def _sizes(tier: tiers.Tier, name: str) -> str:
+    """What decides how hard a task is: its axes, and how much it is trained."""
+    task, own = tier.task(name), tier.for_task(name)
+    axes = {"length": task.length, "vocabulary": task.vocabulary}
+    axes |= {axis: getattr(task, axis) for axis in task.axes if isinstance(getattr(task, axis, None), int | float)}
+    sizes = ", ".join(f"{axis} {value:g}" for axis, value in axes.items())
+    return f"Sizes: {sizes}. Training: {tier.plan(name).steps} steps of {own.batch} fresh sequences."
 
 
 def _noise(config: CampaignConfig, ranking: Sequence[str]) -> tuple[NoiseView, ...]:
@@ -117,6 +126,9 @@ def research_context(
             earlier = repeated(store, attempt, last_visible)
             design = _design(attempt.hypothesis)
             collisions.append(Collision(shown_id(earlier.id), earlier.name, earlier.status, earlier.score, design))
+    second = program_view(store, store.experiment(selection["second"])) if selection.get("second") else None
+    above = {one.experiment for one in (parent, *exemplars, *([second] if second else ()))}
+    near = tuple(one for one in memory.neighbours if one.experiment not in above)
     return ResearchContext(
         brief=campaign_brief,
         parent=parent,
@@ -124,9 +136,9 @@ def research_context(
         history=history,
         lessons=tuple(lesson_view(x) for x in lessons),
         collisions=tuple(collisions),
-        memory=memory,
+        memory=replace(memory, neighbours=near),
         mode=mode,
-        second=program_view(store, store.experiment(selection["second"])) if selection.get("second") else None,
+        second=second,
         ablation=str(selection.get("task", "")),
     )
 

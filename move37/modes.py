@@ -182,6 +182,11 @@ def _best(counts: Mapping[str, float], means: Mapping[str, float], arms: Sequenc
     return max(arms, key=lambda arm: bounds.get(arm, math.inf))
 
 
+def worth_combining(experiment: "Experiment") -> bool:
+    """Whether a program has a mechanism to give: its score is beyond doubt above guessing."""
+    return experiment.score is not None and experiment.score >= FULL_GAIN
+
+
 def possible(wanted: Sequence[Mode], *, parent: "Experiment", others: bool, published: bool) -> tuple[Mode, ...]:
     """Those modes that can be asked for: a combination needs scored programs `others` than the parent's, a transfer an
     entry, an ablation a parent that came of a change."""

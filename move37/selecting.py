@@ -70,7 +70,8 @@ def _mode(
     if "transfer" in wanted:
         published = bool(observing.suggested(loop, replace(experiment, parent_id=parent.id), visible))
     ranked = loop.recollection.view.ranked(visible[-1].index)
-    others = any(e.program_sha256 != parent.program_sha256 for e in ranked)
+    best = next((e for e in ranked if e.program_sha256 != parent.program_sha256), None)
+    others = best is not None and modes.worth_combining(best)
     can = modes.possible(wanted, parent=parent, others=others, published=published)
     pending = [n for n in _pending(loop, experiment) if "ablate" not in wanted or not modes.due(n)]
     played = loop.recollection.plays("mode", "improve").of(visible)
@@ -88,8 +89,8 @@ def _model(loop: Loop, experiment: Experiment, visible: Sequence[Experiment]) ->
 
 
 def _second(loop: Loop, experiment: Experiment, visible: Sequence[Experiment], parent: Experiment) -> Experiment:
-    """Drawn by the rule for parents, among those with another program."""
-    others = [e for e in visible if e.program_sha256 != parent.program_sha256]
+    """Drawn by the rule for parents, among those with another program that have something to give."""
+    others = [e for e in visible if e.program_sha256 != parent.program_sha256 and modes.worth_combining(e)]
     return choose(others, seed=loop.config.seed, index=experiment.index, exemplars=0, purpose="second").parent
 
 

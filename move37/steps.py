@@ -113,7 +113,7 @@ async def _evidence(loop: Loop, experiment: Experiment) -> ResearchContext:
 
 
 def _forecasts(loop: Loop, visible: Sequence[Experiment], lessons: Sequence[Lesson]) -> list[calibration.Forecast]:
-    """What this campaign's model predicted lately, as far as it is visible. A fork under another model inherits none."""
+    """What this campaign's model predicted lately, of what is visible. A fork under another model inherits none."""
     stretches = loop.visibility.inherited
     campaigns = {loop.campaign.id, *(stretch.campaign_id for stretch in stretches)}
     models = {c: calibration.model_of(loop.store.campaign(c)) for c in campaigns}

@@ -133,6 +133,8 @@ def test_what_decided_is_stored_and_depends_on_what_is_visible_alone(campaign: A
     proposals = [e for e in experiments if e.kind == "proposal"]
     assert {e.selection["mode"] for e in proposals} >= {"improve", "combine", "explore"}
     for e in proposals:
+        if e.selection.get("requested_by"):  # an ablation that an analyst asked for: no bandit was asked
+            continue
         account = e.selection["bandit"]
         assert account["plays"] <= max(0, e.index - 3 - 1)
         assert {"name", "plays", "mean", "bound"} == set(account["arms"][0])
