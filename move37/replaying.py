@@ -11,7 +11,7 @@ Not covered: training again (`retraining`).
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from agents.contexts import Message
 from agents.differences import first_difference, lines_in_common, short_diff
-from agents.gateway import Completion, request_key
+from agents.gateway import ChatModel, Completion, request_key
 from agents.wire import Usage
 from evaluator.gating import CostProfile
 from evaluator.static_gate import STATIC_GATES
@@ -36,6 +36,7 @@ from move37.errors import NotThere, ReplayDiverged
 from move37.laboratory import FoundIdentity, GateOutcome, GateRequest, Laboratory, Progress, TrialOutcome
 from move37.launch import stored_config
 from move37.loop import Loop, Visibility
+from move37.models import CassetteChoice, open_chat_models
 from move37.recalling import Recollection
 from move37.reserving import scope_of
 from move37.turnstile import Turnstile
@@ -174,19 +175,25 @@ class CampaignReplay:
         return not self.differences
 
 
-def replay_campaign(store: Store, campaign: Campaign, prompts: Path | None = None) -> CampaignReplay:
+def replay_campaign(
+    store: Store, campaign: Campaign, prompts: Path | None = None, cassette: Path | None = None
+) -> CampaignReplay:
     """Re-drives the loop over everything that was recorded up to the first experiment that is still open. `prompts` is
-    where the campaign's own templates lie, if not where they lay when it began.
+    where the campaign's own templates lie, if not where they lay when it began. With a `cassette`, completions come
+    from it and not from the store.
 
     Raises:
+        CassetteInvalid: the cassette cannot be used.
         ConfigError: the campaign was not run by Move37, or its templates are not what they were.
         NotThere: nothing has ended yet, or a campaign that it was forked from is not in the store.
-        ReplayDiverged: the loop asked something that is not stored.
+        ReplayDiverged: the loop asked something that is not stored, or not on the cassette; the nearest is named.
     """
-    return asyncio.run(_replay_campaign(store, campaign, prompts))
+    return asyncio.run(_replay_campaign(store, campaign, prompts, cassette))
 
 
-async def _replay_campaign(store: Store, campaign: Campaign, prompts: Path | None) -> CampaignReplay:
+async def _replay_campaign(
+    store: Store, campaign: Campaign, prompts: Path | None, cassette: Path | None
+) -> CampaignReplay:
     originals = store.experiments(campaign.id)
     stored = len(originals)
     originals = originals[: next((place for place, e in enumerate(originals) if e.status == "open"), stored)]
@@ -202,11 +209,17 @@ async def _replay_campaign(store: Store, campaign: Campaign, prompts: Path | Non
     scratch = open_store("sqlite://", create=True)
     try:
         again = _copied_record(store, scratch, campaign)
-        answers, laboratory = ReplayModel(exchanges), StoredLaboratory(store, campaign)
+        models: dict[str, ChatModel] = {}
+        if cassette is not None:
+            models = open_chat_models(config, CassetteChoice(cassette, "replay"))
+        answers = next(iter(models.values()), None) or ReplayModel(exchanges)
+        laboratory = StoredLaboratory(store, campaign)
         remembered = Recollection(stored_vectoriser(store, config))
         own = templates.of_campaign(store, campaign, prompts)
         loop = _loop(scratch, again, config, answers, laboratory, remembered, own)
-        await drive(loop, checkpoint_file=None)
+        ending = await drive(replace(loop, others=models), checkpoint_file=None)
+        if ending.error is not None:
+            raise ReplayDiverged(str(ending.error)) from ending.error
         repeated = scratch.experiments(again.id)
         calls = scratch.counts(again.id).exchanges
     finally:
@@ -247,7 +260,7 @@ def _loop(
     store: Store,
     campaign: Campaign,
     config: CampaignConfig,
-    model: ReplayModel,
+    model: ChatModel,
     laboratory: Laboratory,
     recollection: Recollection,
     prompts: Prompts,

@@ -39,6 +39,14 @@ def replay(
         ),
     ] = None,
     prompts: PromptsDir = None,
+    cassette: Annotated[
+        Path | None,
+        typer.Option(
+            "--cassette",
+            help="Take a campaign's completions from this cassette, not from the memory.",
+            show_default=False,
+        ),
+    ] = None,
     runs_dir: RunsDir = None,
     store: StoreUrl = None,
     as_json: AsJson = False,
@@ -61,16 +69,18 @@ def replay(
             raise NotThere(
                 f"there is no experiment '{what}', and {error} `move37 lineage CAMPAIGN` lists ids."
             ) from None
-        _campaign(memory, campaign, prompts, as_json)
+        _campaign(memory, campaign, prompts, cassette, as_json)
 
 
-def _campaign(memory: "Store", campaign: "Campaign", prompts: Path | None, as_json: bool) -> None:
+def _campaign(
+    memory: "Store", campaign: "Campaign", prompts: Path | None, cassette: Path | None, as_json: bool
+) -> None:
     from move37.cli.inspecting import write_json
     from move37.errors import ReplayDiverged
     from move37.replaying import CampaignReplay, replay_campaign
 
     try:
-        result = replay_campaign(memory, campaign, prompts)
+        result = replay_campaign(memory, campaign, prompts, cassette)
     except ReplayDiverged as diverged:
         if not as_json:
             raise
@@ -88,10 +98,10 @@ def _campaign(memory: "Store", campaign: "Campaign", prompts: Path | None, as_js
             }
         )
     else:
+        origin = "stored" if cassette is None else "recorded"
         sys.stdout.write(
             f"replayed {result.experiments} of {result.stored} experiments of '{result.campaign}' from "
-            f"{result.calls_answered} stored "
-            f"completions: no model, no network\n"
+            f"{result.calls_answered} {origin} completions: no model, no network\n"
         )
         for difference in result.differences:
             sys.stdout.write(f"  {difference}\n")
