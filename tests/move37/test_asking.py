@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 from pydantic import BaseModel
 
+from agents.coder import Written
 from agents.contexts import Message, Prompt
 from agents.errors import AgentError, DeadlineExceeded, ModelRefused, ModelUnavailable, ReplyMalformed
 from agents.gateway import Completion, ModelKind
@@ -30,8 +31,13 @@ HYPOTHESIS = {
     "change": "c",
     "design": "d",
     "predictions": [{"task": "recall", "direction": "up", "size": 0.1}],
+    "ablation": "without it",
+    "knowledge": [],
     "refuted_by": "r",
 }
+
+
+WRITTEN = Written(PROGRAM, "whole")
 
 
 def fenced(source: str) -> str:
@@ -80,7 +86,7 @@ class Table:
             store=self.store,
             campaign=self.campaign,
             config=CampaignConfig(),
-            model=model,
+            model_of=lambda experiment: model,
             budget=Budget(limits or BudgetConfig(), lambda: self.store.spent(self.campaign.id)),
             prompts=Prompts(),
         )
@@ -108,7 +114,7 @@ def table() -> Iterator[Table]:
 )
 async def test_what_is_no_program_gets_one_corrective_round(table: Table, bad: str) -> None:
     model = Scripted(bad, fenced(PROGRAM))
-    assert await table.ask(model, CODER) == PROGRAM
+    assert await table.ask(model, CODER) == WRITTEN
     first, second = table.store.exchanges(table.experiment.id)
     assert (first.turn, second.turn, first.text) == (0, 1, bad)
     assert first.response is not None
@@ -168,7 +174,7 @@ async def test_a_call_that_failed_is_recorded_and_charged_and_asked_again_later(
     assert event.experiment_id == table.experiment.id
     assert (event.payload["error"], event.payload["why"]) == (type(error).__name__, str(error))
     assert table.store.exchanges(table.experiment.id) == []
-    assert await table.ask(Scripted(fenced(PROGRAM)), CODER) == PROGRAM
+    assert await table.ask(Scripted(fenced(PROGRAM)), CODER) == WRITTEN
 
 
 async def test_what_all_attempts_used_is_charged_and_their_fate_is_kept(table: Table) -> None:
@@ -183,13 +189,13 @@ async def test_what_all_attempts_used_is_charged_and_their_fate_is_kept(table: T
 async def test_a_stored_reply_is_not_asked_for_again(table: Table) -> None:
     await table.ask(Scripted(fenced(PROGRAM)), CODER)
     silent = Scripted()
-    assert await table.ask(silent, CODER) == PROGRAM
+    assert await table.ask(silent, CODER) == WRITTEN
     assert silent.asked == []
 
 
 async def test_without_budget_nothing_is_asked(table: Table) -> None:
     limits = BudgetConfig(tokens=100)
-    assert await table.ask(Scripted(fenced(PROGRAM)), CODER, limits) == PROGRAM  # 131 tokens: over by this one call
+    assert await table.ask(Scripted(fenced(PROGRAM)), CODER, limits) == WRITTEN  # 131 tokens: over by this one call
     table.experiment = new_experiment(table.store, table.campaign, 1)
     silent = Scripted()
     with pytest.raises(BudgetExhausted, match="131 of 100"):
