@@ -126,7 +126,7 @@ class TestConfiguration:
             load(None, {"embeddings.model": "hashed", "embeddings.dimensions": 8})
 
     def test_the_dimension_is_found_out_and_frozen(self, config: Callable[..., CampaignConfig]) -> None:
-        settings = launch.resolved(config())
+        settings = launch.resolved(config(search__exemplars=0))  # or every neighbour is shown in full already
         assert settings.embeddings.dimensions == VECTOR_DIMENSIONS
         assert encoder_of(stored(settings.frozen())).dimensions == VECTOR_DIMENSIONS
 
@@ -219,7 +219,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
 def test_a_campaign_with_an_endpoint_encodes_once_and_replays_without_network(
     endpoint: ScriptedServer, config: Callable[..., CampaignConfig], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = launch.resolved(config())
+    settings = launch.resolved(config(search__exemplars=0))  # or every neighbour is shown in full already
     endpoint.encoded.clear()
     store, launched, told = run(settings)
     assert launched.ending.state == "finished"
@@ -245,7 +245,7 @@ def test_a_campaign_with_an_endpoint_encodes_once_and_replays_without_network(
 def test_a_campaign_whose_endpoint_goes_away_stops_and_goes_on_where_it_was(
     endpoint: ScriptedServer, config: Callable[..., CampaignConfig], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = launch.resolved(config())
+    settings = launch.resolved(config(search__exemplars=0))  # or every neighbour is shown in full already
     endpoint.encoded.clear()
     away = refusing(401, "the key was revoked")
     endpoint.vectors = lambda texts: away(texts) if len(endpoint.encoded) > 3 else None
