@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from move37.cli import options
 from move37.cli.guard import fail, guarded, long_running
-from move37.cli.options import AsJson, RunsDir, StoreUrl
 
 if TYPE_CHECKING:
     from memory.store import Store
@@ -34,24 +34,6 @@ Name = Annotated[
 Seeds = Annotated[
     str, typer.Option("--seeds", help="How many seeds of the search (5: 0 to 4), or which, by commas or as 3..9.")
 ]
-Experiments = Annotated[
-    int | None,
-    typer.Option("--experiments", help="Experiments of every campaign, the starters included.", show_default=False),
-]
-Parallel = Annotated[int | None, typer.Option("--parallel", help="Experiments in flight at once.", show_default=False)]
-Tier = Annotated[str | None, typer.Option("--tier", help="How much compute a trial gets.", show_default=False)]
-Tasks = Annotated[str | None, typer.Option("--tasks", help="Tasks, separated by commas.", show_default=False)]
-TrialSeeds = Annotated[
-    str | None, typer.Option("--trial-seeds", help="Training seeds, separated by commas.", show_default=False)
-]
-Model = Annotated[str | None, typer.Option("--model", help="Model name.", show_default=False)]
-BaseUrl = Annotated[str | None, typer.Option("--base-url", help="OpenAI-compatible endpoint.", show_default=False)]
-Sandbox = Annotated[
-    str | None, typer.Option("--sandbox", help="auto, docker, bubblewrap, landlock or process.", show_default=False)
-]
-Unsafe = Annotated[
-    bool, typer.Option("--accept-unsafe", help="Allow a language model's programs in the process sandbox.")
-]
 
 
 @study_app.command("few-shot")
@@ -61,18 +43,18 @@ def few_shot(
     n: Annotated[str, typer.Option("--n", help="Numbers of exemplars, as 0..6 or by commas.")] = "0..6",
     name: Name = None,
     seeds: Seeds = "5",
-    experiments: Experiments = None,
-    parallel: Parallel = None,
-    tier: Tier = None,
-    tasks: Tasks = None,
-    trial_seeds: TrialSeeds = None,
-    model: Model = None,
-    base_url: BaseUrl = None,
-    sandbox: Sandbox = None,
-    accept_unsafe: Unsafe = False,
-    runs_dir: RunsDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
+    experiments: options.Experiments = None,
+    parallel: options.Parallel = None,
+    tier: options.Tier = None,
+    tasks: options.Tasks = None,
+    trial_seeds: options.TrialSeeds = None,
+    model: options.ModelName = None,
+    base_url: options.BaseUrl = None,
+    sandbox: options.SandboxBackend = None,
+    accept_unsafe: options.AcceptUnsafe = False,
+    runs_dir: options.RunsDir = None,
+    store: options.StoreUrl = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """What does the number of exemplars in the prompts change?"""
     from move37.study import few_shot as arms
@@ -90,18 +72,18 @@ def ablate(
     ] = "memory,exemplars,knowledge,analyst,dedup",
     name: Name = None,
     seeds: Seeds = "5",
-    experiments: Experiments = None,
-    parallel: Parallel = None,
-    tier: Tier = None,
-    tasks: Tasks = None,
-    trial_seeds: TrialSeeds = None,
-    model: Model = None,
-    base_url: BaseUrl = None,
-    sandbox: Sandbox = None,
-    accept_unsafe: Unsafe = False,
-    runs_dir: RunsDir = None,
-    store: StoreUrl = None,
-    as_json: AsJson = False,
+    experiments: options.Experiments = None,
+    parallel: options.Parallel = None,
+    tier: options.Tier = None,
+    tasks: options.Tasks = None,
+    trial_seeds: options.TrialSeeds = None,
+    model: options.ModelName = None,
+    base_url: options.BaseUrl = None,
+    sandbox: options.SandboxBackend = None,
+    accept_unsafe: options.AcceptUnsafe = False,
+    runs_dir: options.RunsDir = None,
+    store: options.StoreUrl = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """What is each part of the system worth? The whole system against the system without it."""
     from move37.study import ablations
