@@ -13,6 +13,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from memory.tokens import estimate
 from move37 import launch, views
 from move37.config import CampaignConfig
 from move37.replaying import replay_campaign
@@ -66,12 +67,13 @@ class RoleServer(ScriptedServer):
         messages = json.loads(await request.body())["messages"]
         role = messages[0]["content"].split("\n")[0].removeprefix("# Role: ")
         self.prompts.append((role, messages[-1]["content"]))
+        read = sum(estimate(message["content"]) for message in messages)
         message = {"role": "assistant", "content": self.scripts[role].pop(0)}
         return JSONResponse(
             {
                 "id": "x", "object": "chat.completion", "created": 0, "model": "scripted",
                 "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-                "usage": {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100},
+                "usage": {"prompt_tokens": read, "completion_tokens": 100, "total_tokens": read + 100},
             }
         )  # fmt: skip
 
@@ -80,6 +82,7 @@ def hypothesis(change: str, direction: str, size: float) -> str:
     return json.dumps(
         {
             "title": change, "mechanism": "local mixing", "change": change, "design": change, "refuted_by": "no change",
+            "ablation": "nothing", "knowledge": [],
             "predictions": [{"task": "memorisation", "direction": direction, "size": size}],
         }
     )  # fmt: skip
@@ -144,7 +147,7 @@ def test_a_requested_ablation_is_run_and_raises_the_lesson(
             row = views.status(workspace, store, launched.campaign) | views.closer(store, launched.campaign)
             assert row["lessons"] == {"observed": 1, "ablated": 1, "replicated": 0, "retired": 0}
             assert (row["calibration"]["right"], row["calibration"]["predictions"]) == (2, 2)
-            assert set(row["calibration"]["by_mode"]) == {"ablate", "unset"}
+            assert set(row["calibration"]["by_mode"]) == {"ablate", "improve"}
             text = status_text([row])
             assert "ablation asked for by abl-0001: the convolution: abl-0002 moved the score by -" in text
             assert "lessons: 1 observed, 1 ablated" in text

@@ -20,6 +20,7 @@ from move37 import steps
 def test_a_detail_never_overrides_the_verdict(verdict: Verdict, outcome: str) -> None:
     loop, attempt = MagicMock(), SimpleNamespace(experiment_id="tiny-0001", number=1)
     loop.config.search.repairs = 1
+    loop.config.search.edit_from_lines = 0
     loop.store.close_attempt.return_value = SimpleNamespace(outcome=outcome, number=1)
     steps._refused(loop, cast(Any, attempt), verdict)
     _, _, closed_as, recorded = loop.store.close_attempt.call_args.args
