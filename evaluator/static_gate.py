@@ -11,7 +11,7 @@ import ast
 import warnings
 from collections.abc import Callable, Iterator
 
-from evaluator.compiling import complaint
+from evaluator.compiling import Complaint, complaint
 from evaluator.errors import UnknownTrack
 from evaluator.verdict import Verdict, failed, passed
 
@@ -33,15 +33,24 @@ FORBIDDEN_IMPORTS = frozenset(
 )  # fmt: skip
 _DYNAMIC_IMPORTS = frozenset({"__import__", "import_module", "importlib"})
 
+Compiles = Callable[[str], Complaint | None]
 STATIC_GATES = ("text", "syntax", "contract", "imports")
 
 
 def static_gates(
-    source: str | bytes, *, track: str = "sequence", extra_imports: frozenset[str] = frozenset()
+    source: str | bytes,
+    *,
+    track: str = "sequence",
+    extra_imports: frozenset[str] = frozenset(),
+    compiles: Compiles = complaint,
 ) -> tuple[Verdict, ...]:
     """Verdicts of the static gates, up to and including the first failure.
 
+    Not for several threads at once: CPython up to 3.12 counts the depth of syntax trees per interpreter and fails with
+    a SystemError where two threads parse.
+
     Args:
+        compiles: what the compiler has against a text that parses; it is asked in a process of its own.
         extra_imports: top-level modules that a campaign allows beyond `ALLOWED_IMPORTS`.
 
     Raises:
@@ -50,11 +59,11 @@ def static_gates(
     """
     if track not in ENTRY_POINTS:
         raise UnknownTrack(track, ENTRY_POINTS)
-    text = _read_text(source)
+    text = read_text(source)
     if isinstance(text, Verdict):
         return (text,)
     verdicts = [passed("text")]
-    tree = _parse(text)
+    tree = _parse(text, compiles)
     if isinstance(tree, Verdict):
         return (*verdicts, tree)
     verdicts.append(passed("syntax"))
@@ -69,7 +78,8 @@ def static_gates(
     return tuple(verdicts)
 
 
-def _read_text(source: str | bytes) -> str | Verdict:
+def read_text(source: str | bytes) -> str | Verdict:
+    """The text of a program, or why it has none that can be looked at."""
     try:
         data = source if isinstance(source, bytes) else source.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -94,7 +104,7 @@ def _read_text(source: str | bytes) -> str | Verdict:
         return failed("text", "not_utf8", said, line=line)
 
 
-def _parse(text: str) -> ast.Module | Verdict:
+def _parse(text: str, compiles: Compiles) -> ast.Module | Verdict:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an odd escape in a docstring is not worth a word
         try:
@@ -103,7 +113,7 @@ def _parse(text: str) -> ast.Module | Verdict:
             line = error.lineno if isinstance(error, SyntaxError) else None
             said = error.msg if isinstance(error, SyntaxError) else (str(error) or type(error).__name__)
             return _syntax_failure("does_not_parse", "parse", said, line)
-    found = complaint(text)
+    found = compiles(text)
     return tree if found is None else _syntax_failure("does_not_compile", "compile", found.said, found.line)
 
 

@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from evaluator.compiling import complaint
 from evaluator.gating import CostProfile
-from evaluator.static_gate import static_gates
+from evaluator.static_gate import read_text, static_gates
 from evaluator.verdict import Verdict
 from move37.laboratory import FoundIdentity, GateRequest, Laboratory
 
@@ -51,9 +52,11 @@ class Climb:
 
 
 async def static(source: str | bytes, *, track: str = "sequence") -> tuple[Verdict, ...]:
-    """The static gates, in a thread: compiling a hostile text may take its whole allowance of seconds, and others are
-    at work."""
-    return await asyncio.to_thread(static_gates, source, track=track)
+    """The static gates. The compiler, in a process of its own, is waited for in a thread: a hostile text may take its
+    whole allowance of seconds, and others are at work. What is parsed here is parsed in this thread (`static_gates`)."""
+    text = read_text(source)
+    found = None if isinstance(text, Verdict) else await asyncio.to_thread(complaint, text)
+    return static_gates(source, track=track, compiles=lambda _: found)
 
 
 async def climb(

@@ -97,6 +97,7 @@ def analysis(change: str, **more: Any) -> str:
     )
 
 
+@pytest.mark.thorough
 def test_a_requested_ablation_is_run_and_raises_the_lesson(
     tiny_config: Callable[..., CampaignConfig], tmp_path: Path
 ) -> None:

@@ -304,6 +304,7 @@ def kept(bench: Bench) -> tuple[Any, ...]:
     )
 
 
+@pytest.mark.thorough
 def test_a_crash_after_any_write_of_the_step_changes_nothing(tiny_config: Config, bench: Bench) -> None:
     outcomes = []
     for writes in range(-1, 20):

@@ -12,7 +12,7 @@ from agents.wire import Usage
 from memory.records import Spent
 from memory.tokens import estimate
 from move37.budget import UNBOUNDED_REPLY_TOKENS, Budget, Reserved
-from move37.config import BudgetConfig, FallbackConfig, ModelConfig
+from move37.config import BudgetConfig, FurtherModel, ModelConfig
 from move37.errors import BudgetExhausted
 
 PROMPT = [Message("user", "one two three four")]  # 4 tokens by the estimate
@@ -55,7 +55,7 @@ def test_what_a_call_reserves() -> None:
 
 
 def test_the_dearest_of_the_models_counts() -> None:
-    dear = FallbackConfig(name="other", input_usd_per_million=3e6, output_usd_per_million=3e6)
+    dear = FurtherModel(name="other", input_usd_per_million=3e6, output_usd_per_million=3e6)
     assert Reserved.of(PROMPT, priced(max_output_tokens=10, fallbacks=(dear,))).usd == 42.0
 
 

@@ -103,6 +103,7 @@ def test_a_small_change_is_written_and_repaired_by_edits(play: Play) -> None:
     assert replay_campaign(store, launched.campaign).identical
 
 
+@pytest.mark.thorough
 @pytest.mark.campaign
 def test_a_repair_is_told_what_was_refused_before(play: Play) -> None:
     program = catalogue.source("mlp")

@@ -110,6 +110,7 @@ def test_a_program_that_does_not_parse_is_repaired_and_each_attempt_is_kept(play
     assert len(store.exchanges(experiment)) == 5
 
 
+@pytest.mark.thorough
 def test_repairs_end_and_the_rejection_is_recorded(play: Play, scripted: ScriptedServer) -> None:
     wrong = [NOT_CAUSAL, NOT_CAUSAL + "\nA = 1\n", NOT_CAUSAL + "\nA = 2\n"]
     assert NOT_CAUSAL != GOOD
@@ -133,6 +134,7 @@ def test_a_repetition_is_told_with_its_score_and_never_trained_twice(play: Play,
     assert store.trials(experiment) == []
 
 
+@pytest.mark.thorough
 def test_repeating_what_is_in_flight_says_nothing_that_timing_decides(play: Play) -> None:
     store, _, launched = play(fenced(GOOD), fenced(GOOD), fenced(RETENTION), experiments=3, parallel=2)
     second = store.experiment("tiny-0002")
@@ -143,6 +145,7 @@ def test_repeating_what_is_in_flight_says_nothing_that_timing_decides(play: Play
     assert replayed.identical, replayed.differences
 
 
+@pytest.mark.thorough
 def test_repeating_a_refused_program_is_not_told_what_its_repair_scored(play: Play) -> None:
     store, _, _ = play(*map(fenced, (NOT_CAUSAL, GOOD, NOT_CAUSAL, RETENTION)), experiments=3)
     assert [a.outcome for a in store.attempts("tiny-0001")] == ["gate_failed", "accepted"]
@@ -158,6 +161,7 @@ def test_a_reply_without_a_program_gets_one_corrective_round_then_fails(play: Pl
     assert [x.turn for x in store.exchanges(experiment) if x.role == "coder"] == [0, 1]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("text", "status", "reason"),
     [("x = '\0'\n", "rejected", "nul_byte"), ("x = '\udc80'\n", "failed", "reply_malformed")],
@@ -230,6 +234,7 @@ def test_a_server_that_fails_pauses_the_campaign_and_nothing_is_lost(play: Play)
     assert [x.role for x in store.exchanges(experiment)] == ["researcher"]
 
 
+@pytest.mark.thorough
 def test_a_substitute_answers_where_the_model_is_gone(play: Play, scripted: ScriptedServer) -> None:
     substitute = {"name": "scripted", "base_url": f"http://127.0.0.1:{scripted.port}/v1"}
     store, experiment, launched = play(

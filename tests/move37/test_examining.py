@@ -83,6 +83,7 @@ def test_a_bad_program_is_rejected_with_reason_line_and_exit_code_one(
         assert answer["line"] == line
 
 
+@pytest.mark.thorough
 def test_a_limit_on_complexity_refuses_attention_and_not_a_recurrence(cli: Cli, tmp_path: Path, program: Path) -> None:
     attention = tmp_path / "attention.py"
     attention.write_text(catalogue.source("softmax_attention"))
@@ -128,6 +129,7 @@ def test_evaluate_json_holds_every_number_behind_the_table(cli: Cli, program: Pa
     assert data["cost"] is None
 
 
+@pytest.mark.thorough
 def test_a_sweep_counts_all_its_runs_and_scores_the_best_of_them(cli: Cli, program: Path) -> None:
     data = cli.json(
         "evaluate", str(program), *UNSAFE, "--tier", "micro", "--tasks", "memorisation", "--seeds", "0",

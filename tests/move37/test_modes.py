@@ -191,6 +191,7 @@ class Counted:
         await self._model.close()
 
 
+@pytest.mark.thorough
 def test_the_model_that_was_selected_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     models = {name: Counted(name) for name in ("first", "second")}
     monkeypatch.setattr(launch, "open_chat_models", lambda config: models)

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from agents.embedded.notice import EMBEDDED_MODEL, RANDOM_MODEL
 from memory.store import open_store
 from move37 import launch
@@ -20,6 +22,7 @@ def test_the_arm_has_its_name(tiny_config: Callable[..., CampaignConfig], tmp_pa
     assert arms == {None: "grammar", EMBEDDED_MODEL: "grammar", RANDOM_MODEL: "random"}
 
 
+@pytest.mark.thorough
 def test_a_campaign_of_it(cli: Cli) -> None:
     small = ("--tier", "micro", "--tasks", "recall", "--trial-seeds", "0", "--experiments", "4")
     ran = cli("run", *small, "--name", "blind", "--model", RANDOM_MODEL, "--sandbox", "process")

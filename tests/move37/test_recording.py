@@ -9,6 +9,7 @@ from tests.move37.conftest import TINY, Cli, results
 pytestmark = pytest.mark.campaign
 
 
+@pytest.mark.thorough
 def test_a_recorded_campaign_runs_again_from_the_cassette(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "c.jsonl"
     campaign = (*TINY, "--experiments", "3", "--seed", "5", "--cassette", str(path))

@@ -102,6 +102,7 @@ def copied(finished: Cli, runs: Path, *statements: str) -> Cli:
     return Cli(runs)
 
 
+@pytest.mark.thorough
 def test_a_metric_that_was_tampered_with_is_found(finished: Cli, tmp_path: Path) -> None:
     tampered = "update trials set score = score + 1e-9 where experiment_id = 'tiny-0000'"
     assert (
@@ -110,6 +111,7 @@ def test_a_metric_that_was_tampered_with_is_found(finished: Cli, tmp_path: Path)
     )
 
 
+@pytest.mark.thorough
 def test_another_environment_is_shown_and_excuses_a_small_difference(finished: Cli, tmp_path: Path) -> None:
     """Trained on this machine; what is stored says that it was another one, and a little else."""
     copy = copied(

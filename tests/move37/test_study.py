@@ -138,6 +138,7 @@ def test_what_is_left_out_is_not_told(tiny_config: Make) -> None:
     assert tuple(MEANING) == PARTS
 
 
+@pytest.mark.thorough
 @pytest.mark.campaign
 def test_without_dedup_a_repeat_is_trained_and_without_the_analyst_nobody_explains(play: Play) -> None:
     program = catalogue.source("mlp")

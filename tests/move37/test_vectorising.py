@@ -215,6 +215,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
         store.close()
 
 
+@pytest.mark.thorough
 @pytest.mark.campaign
 def test_a_campaign_with_an_endpoint_encodes_once_and_replays_without_network(
     endpoint: ScriptedServer, config: Callable[..., CampaignConfig], run: Run, monkeypatch: pytest.MonkeyPatch
@@ -241,6 +242,7 @@ def test_a_campaign_with_an_endpoint_encodes_once_and_replays_without_network(
         replay_campaign(store, launched.campaign)
 
 
+@pytest.mark.thorough
 @pytest.mark.campaign
 def test_a_campaign_whose_endpoint_goes_away_stops_and_goes_on_where_it_was(
     endpoint: ScriptedServer, config: Callable[..., CampaignConfig], run: Run, monkeypatch: pytest.MonkeyPatch
