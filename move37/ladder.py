@@ -53,7 +53,7 @@ class Climb:
 
 async def static(source: str | bytes, *, track: str = "sequence") -> tuple[Verdict, ...]:
     """The static gates. The compiler, in a process of its own, is waited for in a thread: a hostile text may take its
-    whole allowance of seconds, and others are at work. What is parsed here is parsed in this thread (`static_gates`)."""
+    whole allowance of seconds, and others are at work. It is parsed here, in this thread (`static_gates`)."""
     text = read_text(source)
     found = None if isinstance(text, Verdict) else await asyncio.to_thread(complaint, text)
     return static_gates(source, track=track, compiles=lambda _: found)
