@@ -181,7 +181,7 @@ def test_text_that_cannot_be_a_program_is_a_refusal_and_not_a_crash(
 @pytest.mark.parametrize(
     ("program", "reasons"),
     [
-        pytest.param(HANGS, {"timeout"}, id="hangs"),
+        pytest.param(HANGS, {"timeout"}, id="hangs", marks=pytest.mark.thorough),
         pytest.param(EATS_MEMORY, {"out_of_memory", "forward_failed"}, id="eats memory"),
         pytest.param(
             PRINTS,
@@ -262,6 +262,7 @@ def _shorten_gates(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     monkeypatch.setattr(tiers, "_TIERS", {"sequence": {**tiers._TIERS["sequence"], "micro": micro}})
 
 
+@pytest.mark.thorough
 def test_a_launch_that_cannot_work_leaves_no_record(served: str, cli: Cli) -> None:
     remote = (*TINY, "--experiments", "3", "--name", "again", "--base-url", served, "--model", EMBEDDED_MODEL)
     cli("run", *remote, expect=2)

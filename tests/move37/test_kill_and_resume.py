@@ -15,8 +15,9 @@ pytestmark = pytest.mark.campaign
 CAMPAIGN = (*TINY, "--experiments", "8", "--seed", "11", "--name", "victim")
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("wanted", [2, pytest.param(5, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("wanted", [2, 5])
 def test_kills_leave_the_campaign_as_if_undisturbed(cli: Cli, tmp_path: object, wanted: int) -> None:
     undisturbed = Cli(tmp_path / "undisturbed")  # type: ignore[operator]
     started = time.monotonic()
