@@ -197,7 +197,9 @@ def standing(lessons: Iterable[Lesson], rows: Iterable[Evidence], indices: Mappi
     for row in rows:
         if row.experiment_id in indices and basis_of(row.note) != "stated":
             by_lesson.setdefault(row.lesson_id, []).append(row)
-    return [_standing(lesson, by_lesson.get(lesson.id, ()), indices) for lesson in lessons]
+    weighed = [(lesson, by_lesson.get(lesson.id, ())) for lesson in lessons]
+    # Most lessons have no evidence and stand as they are stored: ten thousand are not made anew for every prompt.
+    return [_standing(x, rows, indices) if rows or x.retired_by is not None else x for x, rows in weighed]
 
 
 def _standing(lesson: Lesson, rows: Sequence[Evidence], indices: Mapping[str, int]) -> Lesson:
