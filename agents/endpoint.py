@@ -1,4 +1,4 @@
-"""One OpenAI-compatible endpoint: a client, one retry layer, one deadline. Chats and embeddings are asked for over it.
+"""One OpenAI-compatible endpoint for embeddings: a client, one retry layer, one deadline (chats have `agents.gateway`).
 
 Notable:
 * the client's own retries are off: one retry layer (ours) knows what a retry cannot change, and its jitter is drawn
