@@ -3,6 +3,7 @@
 import json
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -174,8 +175,10 @@ def test_a_study_goes_on_with_its_own_evaluation_data(tiny_config: Make) -> None
 
 @pytest.mark.thorough
 @pytest.mark.timeout(600)
-def test_a_study_runs_its_arms_and_continues_where_it_was(cli: Cli) -> None:
-    command = ("study", "ablate", "--without", "analyst", "--experiments", "3", *TINY)
+def test_a_study_runs_its_arms_and_continues_where_it_was(cli: Cli, tmp_path: Path) -> None:
+    common = tmp_path / "common.toml"
+    common.write_text('experiments = 2\n[search]\nstarters = ["mlp"]\n', encoding="utf-8")
+    command = ("study", "ablate", str(common), "--without", "analyst", *TINY)
     found = json.loads(cli(*command, "--json").stdout)
     assert found["reference"] == "full"
     full, without = found["arms"]
