@@ -185,8 +185,9 @@ def test_a_study_runs_its_arms_and_continues_where_it_was(cli: Cli, tmp_path: Pa
     assert len(full["scores"]) == len(without["scores"]) == 5
     assert without["tokens"] < full["tokens"]
     assert without["difference"]["n"] == 5
-    with cli.store() as store:
-        assert len(store.campaigns()) == 10
+    store = cli.store()
+    assert len(store.campaigns()) == 10
+    store.close()
     again = cli(*command)
     assert "| no-analyst |" in again.stdout
     assert "campaign 1 of" not in again.stderr  # nothing was run anew
