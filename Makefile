@@ -57,6 +57,8 @@ bench: install
 	$(BIN)/python -m benchmarks.asi_arch_import
 	$(BIN)/python -m benchmarks.memory_scale
 	$(BIN)/python -m benchmarks.memory_writers
+	$(BIN)/python -m benchmarks.prompt_assembly
+	$(BIN)/python -m benchmarks.novelty
 	$(BIN)/python -m benchmarks.gateway_faults
 	$(BIN)/python -m benchmarks.embedded_validity
 	$(BIN)/python -m benchmarks.embedded_against_random
