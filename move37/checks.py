@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from agents.embedded.notice import EMBEDDED_MODEL, NOTICES
 from agents.opening import KEY_ENV_NAMES
+from memory import identity
+from memory.compiled import REMEDY
 from memory.errors import MemoryStoreError
 from move37.errors import Move37Error
 from move37.keys import api_key, setting
@@ -43,7 +45,7 @@ class Check:
 
 def all_checks(workspace: Workspace) -> list[Check]:
     """Every check, in the order in which a new user would meet the problem."""
-    checks = [_python(), *map(_package, _PACKAGES), _machine(), _runs(workspace), _store(workspace)]
+    checks = [_python(), *map(_package, _PACKAGES), _text_scanner(), _machine(), _runs(workspace), _store(workspace)]
     found = sandbox_doctor.checks()
     checks.extend(Check(c.name, c.status, c.detail, c.remedy) for c in found)
     checks += [_isolation(sandbox_doctor.usable(found)), _model()]
@@ -60,6 +62,12 @@ def _package(name: str) -> Check:
     except importlib.metadata.PackageNotFoundError:
         return Check(name, "missing", "not installed", "run `make install` in the clone", required=True)
     return Check(name, "ok", version, required=True)
+
+
+def _text_scanner() -> Check:
+    if identity.scanner() is None:
+        return Check("text scanner", "warning", "not compiled: hashes of texts take NumPy five times as long", REMEDY)
+    return Check("text scanner", "ok", "compiled")
 
 
 def _machine() -> Check:
