@@ -81,8 +81,8 @@ def test_usage_is_believed_only_if_it_is_two_counts(usage: Any, expected: Usage 
 
 # As two large providers word a limit that is gone in seconds.
 PAYING_HELPS = (
-    "Rate limit reached for m in organization o on requests per min. Limit: 3 / min. Please try again in 20s. Please add "
-    "a payment method to your account to increase your rate limit. Visit https://api.example.org/account/billing"
+    "Rate limit reached for m in organization o on requests per min. Limit: 3 / min. Please try again in 20s. Please "
+    "add a payment method to your account to increase your rate limit. Visit https://api.example.org/account/billing"
 )
 QUOTA_OF_THE_MINUTE = (
     "You exceeded your current quota, please check your plan and billing details. For more information head to: "
