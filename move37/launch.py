@@ -29,7 +29,7 @@ from evaluator import tiers
 from evaluator.objective import objective, objective_hash
 from memory.records import Campaign, Experiment
 from memory.store import Store
-from move37 import briefing, templates, windows
+from move37 import briefing, brought, templates, windows
 from move37.budget import Budget
 from move37.campaign import Ending, drive
 from move37.config import CampaignConfig, stored
@@ -270,7 +270,12 @@ def execute(
     else:
         templates.of_campaign(store, campaign, prompts_directory)
     begin = partial(start, store, config, fork_of) if campaign is None else lambda: campaign
-    run = _execute(workspace, store, config, begin, notify, announce, on_campaign, chosen_cassette, prompts_directory)
+    trusted = config.model.embedded and chosen_cassette is None  # whoever can write a cassette writes the programs
+    if campaign is not None:
+        trusted = trusted and brought.vouched_for(workspace, campaign)
+    run = _execute(
+        workspace, store, config, begin, notify, announce, on_campaign, chosen_cassette, prompts_directory, trusted
+    )
     return asyncio.run(run)
 
 
@@ -284,6 +289,7 @@ async def _execute(
     on_campaign: Callable[[Campaign], None],
     chosen_cassette: CassetteChoice | None,
     prompts_directory: Path | None,
+    programs_trusted: bool,
 ) -> Launched:
     def switched(old: str, new: str, why: str) -> None:
         announce(f"{new} is asked instead of {old}, which cannot answer: {why}")
@@ -292,8 +298,7 @@ async def _execute(
     withdraw(key_variables(config.model))
     opened = await open_sandbox(
         config.sandbox.backend,
-        programs_trusted=config.model.embedded
-        and chosen_cassette is None,  # whoever can write a cassette writes the programs
+        programs_trusted=programs_trusted,
         accept_unsafe=config.sandbox.accept_unsafe,
         equipment=Equipment(config.sandbox.runtime, config.sandbox.gpus),
     )
