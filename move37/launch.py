@@ -73,6 +73,7 @@ def resolved(config: CampaignConfig, chosen_cassette: CassetteChoice | None = No
         config = _as_recorded(config, chosen_cassette)
     if chosen_cassette is None or not chosen_cassette.replays:
         config = _as_served(config)
+    config = _measured(config)
     return _salted(windows.fitted(config, config.model.context_tokens))
 
 
@@ -90,7 +91,7 @@ def _as_served(config: CampaignConfig) -> CampaignConfig:
     if named.context_tokens is None and named.base_url is not None and named.name is not None:
         window = asyncio.run(context_tokens(named.base_url, api_key(), named.name))
         config = windows.fitted(config, window)
-    return _measured(config)
+    return config
 
 
 def _measured(config: CampaignConfig) -> CampaignConfig:

@@ -19,8 +19,8 @@ from agents.errors import EndpointInvalid, MissingKey
 from agents.fallback import FallbackModel
 from agents.gateway import OpenAIChatModel
 from move37 import forking, keys, launch, windows
-from move37.config import CampaignConfig, ModelConfig, load, stored
-from move37.errors import ConfigError
+from move37.config import CampaignConfig, EmbeddingsConfig, ModelConfig, load, stored
+from move37.errors import CampaignPaused, ConfigError
 from move37.models import CassetteChoice, open_chat_model
 from tests.move37.scripted import free_port
 
@@ -200,6 +200,18 @@ def test_a_replay_takes_name_and_salt_from_the_cassette(tmp_path: Path) -> None:
         launch.resolved(CampaignConfig(model=ModelConfig(base_url=LOCAL)), chosen_cassette)
 
 
+def test_a_replay_asks_the_embeddings_endpoint_whose_vectors_no_cassette_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.attempts.BACKOFF_FIRST_S", 0.01)
+    path = tmp_path / "c.jsonl"
+    Cassette.opened(path).close()
+    place = f"http://127.0.0.1:{free_port()}/v1"
+    config = CampaignConfig(embeddings=EmbeddingsConfig(model="e", base_url=place))
+    with pytest.raises(CampaignPaused, match="embeddings endpoint cannot be used"):
+        launch.resolved(config, CassetteChoice(path, "replay"))
+
+
 def test_the_window_has_to_hold_the_contract_a_starter_and_a_reply() -> None:
     config = CampaignConfig(model=ModelConfig(name="m", base_url=LOCAL))
     needed = windows.need(config)
@@ -222,6 +234,8 @@ def test_a_configured_window_that_is_too_small_is_told_before_anything_starts() 
     config = CampaignConfig(model=ModelConfig(name="m", base_url=LOCAL, context_tokens=2048))
     with pytest.raises(ConfigError, match="longer context"):
         launch.resolved(config)
+    with pytest.raises(ConfigError, match="context window of move37-grammar has 100"):
+        launch.resolved(CampaignConfig(model=ModelConfig(context_tokens=100)))
 
 
 @asynccontextmanager
