@@ -36,17 +36,16 @@ async def only_model(base_url: str, api_key: str | None) -> str:
     if not check_base_url(base_url) and not api_key:
         raise MissingKey(base_url, KEY_ENV_NAMES)
     try:
-        page = await _listing(base_url, api_key, DEADLINE_S)
+        listed = await _listing(base_url, api_key, DEADLINE_S)
     except (TimeoutError, openai.APIConnectionError):
         raise ModelUnavailable(f"{base_url} cannot be reached: is the server running?") from None
     except openai.OpenAIError as error:
         raise EndpointInvalid(f"{base_url} does not list its models ({type(error).__name__}): name one") from None
-    listed = getattr(page, "data", None)
-    if not isinstance(listed, list):
+    if listed is None:
         raise EndpointInvalid(
             f"{base_url} does not list its models: is the URL complete (most end in /v1)? Or name one"
         )
-    names = sorted(str(model.id) for model in listed)
+    names = sorted(listed)
     if len(names) != 1:
         raise EndpointInvalid(f"{base_url} serves {len(names)} models ({', '.join(names[:8])}): name the one to use")
     return names[0]
@@ -60,12 +59,10 @@ async def context_tokens(base_url: str, api_key: str | None, model: str) -> int 
     import openai
 
     try:
-        page = await _listing(base_url, api_key, WINDOW_DEADLINE_S)
+        listed = await _listing(base_url, api_key, WINDOW_DEADLINE_S)
     except (TimeoutError, openai.OpenAIError):
         return None
-    listed = getattr(page, "data", None)
-    entries = [entry.to_dict() for entry in listed if entry.id == model] if isinstance(listed, list) else []
-    windows = [window for entry in entries if (window := _window(entry)) is not None]
+    windows = [window for entry in (listed or {}).get(model, ()) if (window := _window(entry)) is not None]
     return min(windows, default=None)
 
 
@@ -80,8 +77,8 @@ def _window(entry: Mapping[str, Any]) -> int | None:
     return None
 
 
-async def _listing(base_url: str, api_key: str | None, deadline_s: float) -> Any:
-    """`/v1/models`.
+async def _listing(base_url: str, api_key: str | None, deadline_s: float) -> dict[str, list[Mapping[str, Any]]] | None:
+    """The entries of `/v1/models` by the model's name; None where what answers is no listing (a page, half a body).
 
     Raises:
         TimeoutError: it took too long.
@@ -98,6 +95,18 @@ async def _listing(base_url: str, api_key: str | None, deadline_s: float) -> Any
     )
     try:
         async with asyncio.timeout(deadline_s):
-            return await client.models.list()
+            response = await client.models.with_raw_response.list()
     finally:
         await client.close()
+    try:
+        body = response.http_response.json()
+    except (ValueError, RecursionError):
+        return None
+    listed = body.get("data") if isinstance(body, Mapping) else None
+    if not isinstance(listed, list):
+        return None
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for entry in listed:
+        if isinstance(entry, Mapping) and isinstance(entry.get("id"), str):
+            found.setdefault(entry["id"], []).append(entry)
+    return found

@@ -1,12 +1,10 @@
 """One OpenAI-compatible endpoint for embeddings: a client, one retry layer, one deadline (chats have `agents.gateway`).
 
 Notable:
-* the client's own retries are off: one retry layer (ours) knows what a retry cannot change, and its jitter is drawn
-  from the request's hash, so that a rerun waits the same;
+* retries are ours (`agents.attempts`), not the client's;
 * the client's timeout is per read, so a dripping server outlives it: the deadline here is wall-clock and covers the
   whole call, retries included;
-* a parameter that an endpoint does not know (temperature, seed, response_format, dimensions) is dropped once and
-  remembered;
+* a parameter that an endpoint does not know (dimensions) is dropped once and remembered;
 * the key goes to the endpoint that it was given for and to no other.
 """
 
@@ -18,16 +16,13 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from agents.attempts import ATTEMPTS, are_spent, backoff_s, failure_of
 from agents.errors import DeadlineExceeded, MissingKey, ModelRefused, ModelUnavailable
-from agents.opening import CONNECT_TIMEOUT_S, DEFAULT_BASE_URL, check_base_url
-from agents.wire import Failure, NoReply, classify, redactor, unsupported_parameter
+from agents.opening import DEFAULT_BASE_URL, check_base_url, client_for
+from agents.wire import Failure, NoReply, redactor, unsupported_parameter
 
 if TYPE_CHECKING:
     import openai
-
-ATTEMPTS = 5
-BACKOFF_FIRST_S = 0.5
-BACKOFF_CAP_S = 20.0
 
 T = TypeVar("T")
 Send = Callable[[Mapping[str, Any], float], Awaitable[Any]]
@@ -87,18 +82,18 @@ class Endpoint:
                 self._dropped.add(parameter)
                 continue
             attempt += 1
-            self._give_up(answer, attempt, deadline)
-            backoff_s = min(BACKOFF_FIRST_S * 2 ** (attempt - 1), BACKOFF_CAP_S) * jitter.uniform(0.5, 1.0)
-            await asyncio.sleep(max(backoff_s, answer.retry_after_s or 0.0))
+            wait_s = max(backoff_s(attempt, jitter), answer.retry_after_s or 0.0)
+            self._give_up(answer, attempt, wait_s, deadline - time.monotonic())
+            await asyncio.sleep(wait_s)
 
-    def _give_up(self, failure: Failure, attempt: int, deadline: float) -> None:
+    def _give_up(self, failure: Failure, attempt: int, wait_s: float, left_s: float) -> None:
         """Raise if another attempt is pointless."""
         message = f"{self.name} at {self.base_url}: {self._redact(failure.message)}"
         if failure.refusal is not None:
             raise ModelRefused(message, kind=failure.refusal)
-        wait_s = failure.retry_after_s
-        if attempt >= ATTEMPTS or (wait_s is not None and time.monotonic() + wait_s >= deadline):
-            raise ModelUnavailable(f"{message} (attempt {attempt} of {ATTEMPTS})", retry_after_s=wait_s)
+        if are_spent(attempt, wait_s, left_s):
+            tried = f"{message} (attempt {attempt} of {ATTEMPTS})"
+            raise ModelUnavailable(tried, retry_after_s=failure.retry_after_s)
 
 
 async def _ask(send: Send, read: Read[T], sent: Mapping[str, Any], deadline: float) -> T | Failure:
@@ -108,17 +103,8 @@ async def _ask(send: Send, read: Read[T], sent: Mapping[str, Any], deadline: flo
     try:
         response = await send(sent, max(deadline - time.monotonic(), 0.001))
         body = response.http_response.json()
-    except openai.APIStatusError as error:
-        return classify(error.status_code, error.body, error.response.headers, error.message)
-    except openai.APITimeoutError:
-        return Failure("the endpoint did not answer in time")
-    except openai.APIConnectionError as error:
-        cause = error.__cause__ or error
-        return Failure(f"no connection: {type(cause).__name__}: {cause}")
-    except openai.OpenAIError as error:
-        return Failure(f"{type(error).__name__}: {error}")
-    except ValueError as error:
-        return Failure(f"the endpoint's reply is not JSON: {error}")
+    except (openai.OpenAIError, ValueError, RecursionError) as error:
+        return failure_of(error)
     try:
         return read(body)
     except NoReply as error:
@@ -132,19 +118,8 @@ def open_endpoint(*, model: str, base_url: str | None, api_key: str | None, key_
         EndpointInvalid: the base URL cannot be used.
         MissingKey: it is not on this machine and there is no key; names the variables `key_names`.
     """
-    import httpx2
-    import openai
-
     url = base_url or DEFAULT_BASE_URL
     local = check_base_url(url)
     if not api_key and not local:
         raise MissingKey(url, key_names)
-    client = openai.AsyncOpenAI(
-        api_key=api_key or "none",  # never None: the client would send the environment's key to any server
-        base_url=url,
-        max_retries=0,
-        http_client=httpx2.AsyncClient(
-            timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S), trust_env=not local, follow_redirects=False
-        ),
-    )
-    return Endpoint(client, name=model, base_url=url, api_key=api_key)
+    return Endpoint(client_for(url, api_key, local=local), name=model, base_url=url, api_key=api_key)

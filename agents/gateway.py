@@ -1,8 +1,7 @@
 """The one door to a language model: any OpenAI-compatible endpoint, or the embedded model through the same client.
 
 Notable:
-* the client's own retries are off: one retry layer (ours) knows what a retry cannot change, and its jitter is drawn
-  from the request's hash, so that a rerun waits the same;
+* retries are ours (`agents.attempts`), not the client's;
 * the client's timeout is per read, so a dripping server outlives it: the deadline here is wall-clock and covers the
   whole call, retries and waits for the rate limit included;
 * a 200 may carry an error body, no choices, null content or no usage: each is handled, none is an AttributeError;
@@ -31,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from agents import attempts
 from agents.contexts import Message
 from agents.errors import AgentError, DeadlineExceeded, ModelRefused, ModelUnavailable
 from agents.limits import UNLIMITED, Limiter, Limits
@@ -42,7 +42,6 @@ from agents.wire import (
     NoReply,
     Reading,
     Usage,
-    classify,
     read_completion,
     redactor,
     salvaged_usage,
@@ -53,9 +52,6 @@ from memory.tokens import estimate
 if TYPE_CHECKING:
     import openai
 
-ATTEMPTS = 5
-BACKOFF_FIRST_S = 0.5
-BACKOFF_CAP_S = 20.0
 BODY_CAP_BYTES = 16 * 1024 * 1024
 CLIENT_GRACE_S = 5.0  # the client's own timeout never beats our deadline, so that a late reply always reads the same
 
@@ -289,7 +285,7 @@ class OpenAIChatModel:
                 self._parameters.refuse(sent[parameter])
                 continue
             call.attempts += 1
-            backoff_s = min(BACKOFF_FIRST_S * 2 ** (call.attempts - 1), BACKOFF_CAP_S) * call.jitter.uniform(0.5, 1.0)
+            backoff_s = attempts.backoff_s(call.attempts, call.jitter)
             self._give_up(answer, backoff_s, call)
             await asyncio.sleep(max(backoff_s, answer.retry_after_s or 0.0))
 
@@ -300,9 +296,9 @@ class OpenAIChatModel:
             raise self._charged(ModelRefused(message, kind=failure.refusal), call)
         wait_s = failure.retry_after_s
         if failure.slow_down:
-            self._limiter.pause(min(backoff_s, BACKOFF_FIRST_S) if wait_s is None else wait_s)
-        if call.attempts >= ATTEMPTS or max(backoff_s, wait_s or 0.0) >= call.left_s:
-            tried = f"{message} (attempt {call.attempts} of {ATTEMPTS})"
+            self._limiter.pause(min(backoff_s, attempts.BACKOFF_FIRST_S) if wait_s is None else wait_s)
+        if attempts.are_spent(call.attempts, max(backoff_s, wait_s or 0.0), call.left_s):
+            tried = f"{message} (attempt {call.attempts} of {attempts.ATTEMPTS})"
             raise self._charged(ModelUnavailable(tried, retry_after_s=wait_s), call)
 
     def _refuse_cut(self, messages: Sequence[Message], reading: Reading, call: _Call) -> None:
@@ -358,17 +354,8 @@ class OpenAIChatModel:
         except asyncio.CancelledError:
             call.discard("it was ended before the whole reply was there", salvaged_usage(bytes(received)))
             raise
-        except openai.APIStatusError as error:
-            return classify(error.status_code, error.body, error.response.headers, error.message)
-        except (openai.APITimeoutError, httpx2.TimeoutException):
-            return Failure("the endpoint did not answer in time", usage=salvaged_usage(bytes(received)))
-        except (openai.APIConnectionError, httpx2.HTTPError) as error:
-            cause = error.__cause__ or error
-            return Failure(f"no connection: {type(cause).__name__}: {cause}", usage=salvaged_usage(bytes(received)))
-        except openai.OpenAIError as error:
-            return Failure(f"{type(error).__name__}: {error}")
-        except (ValueError, RecursionError) as error:
-            return Failure(f"the endpoint's reply is not JSON: {error}", usage=salvaged_usage(bytes(received)))
+        except (openai.OpenAIError, httpx2.HTTPError, ValueError, RecursionError) as error:
+            return attempts.failure_of(error, bytes(received))
         try:
             return read_completion(body)
         except NoReply as error:

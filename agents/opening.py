@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from agents.embedded.notice import EMBEDDED_MODEL, NOTICES
@@ -17,6 +18,9 @@ from agents.errors import EndpointInvalid, MissingKey
 from agents.gateway import FREE, OpenAIChatModel, Prices
 from agents.limits import UNLIMITED, Limits
 from agents.parameters import Settings
+
+if TYPE_CHECKING:
+    import openai
 
 EMBEDDED_URL = "http://move37.embedded/v1"
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
@@ -69,17 +73,7 @@ def open_model(
     if not api_key and not local:
         raise MissingKey(url, key_variables)
     return OpenAIChatModel(
-        openai.AsyncOpenAI(
-            api_key=api_key or "none",  # never None: the client would send the environment's key to any server
-            base_url=url,
-            max_retries=0,
-            http_client=httpx2.AsyncClient(
-                timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S),
-                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),  # ours: `agents.limits`
-                trust_env=not local,
-                follow_redirects=False,
-            ),
-        ),
+        client_for(url, api_key, local=local),
         name=model,
         kind="language-model",
         base_url=url,
@@ -87,6 +81,25 @@ def open_model(
         prices=prices,
         settings=settings,
         limits=limits,
+    )
+
+
+def client_for(url: str, api_key: str | None, *, local: bool) -> openai.AsyncOpenAI:
+    """A client without retries and limits of its own (`agents.attempts`, `agents.limits`); a `local` server is reached
+    without a proxy."""
+    import httpx2
+    import openai
+
+    return openai.AsyncOpenAI(
+        api_key=api_key or "none",  # never None: the client would send the environment's key to any server
+        base_url=url,
+        max_retries=0,
+        http_client=httpx2.AsyncClient(
+            timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
+            trust_env=not local,
+            follow_redirects=False,
+        ),
     )
 
 

@@ -34,6 +34,14 @@ _KEY_LIKE = re.compile(r"\b(?:sk|key|gsk|xai|hf)[-_][A-Za-z0-9_\-*]{6,}|(?i:bear
 _QUOTA = re.compile(
     r"insufficient_quota|exceeded your current quota|billing|credit balance|insufficient (?:funds|balance)"
 )
+# A 429 that passes by itself although it speaks of billing ("add a payment method to increase your rate limit"), or of
+# the plan's quota of this minute.
+_PASSING = re.compile(r"rate[ _-]?limit|(?:try again|retry) in \d|per[ _](?:minute|min|second|day)\b")
+_WAIT_IN_WORDS = re.compile(r"(?:try again|retry) in (?:(\d{1,4})m)?(\d{1,6}(?:\.\d{1,9})?)(ms|s)\b")
+_OUT_OF_RANGE = re.compile(
+    r"too (?:large|high|big|small|low)|at (?:most|least)|(?:less|greater|more) than|out of range"
+)
+_AMOUNTS = frozenset({"max_tokens", "max_completion_tokens", "temperature"})
 _CONTEXT = re.compile(
     r"context_length_exceeded|context length|context window|maximum context|too many tokens|prompt is too long"
 )
@@ -230,6 +238,8 @@ def classify(status: int, body: Any, headers: Mapping[str, str], fallback: str) 
     haystack = f"{message} {fields.get('code') or ''} {fields.get('type') or ''}".lower()
     parameter = fields.get("param")
     wait_s = retry_after_s(headers)
+    if wait_s is None and status == 429:
+        wait_s = _wait_in_words(haystack)
     return Failure(
         message=f"HTTP {status}: {message}",
         refusal=_refusal(status, haystack),
@@ -241,7 +251,7 @@ def classify(status: int, body: Any, headers: Mapping[str, str], fallback: str) 
 
 
 def _refusal(status: int, haystack: str) -> RefusalKind | None:
-    if _QUOTA.search(haystack) or status == 402:
+    if status == 402 or (_QUOTA.search(haystack) and not _passes(status, haystack)):
         return "quota"
     if status < 500 and status != 429 and _CONTEXT.search(haystack):
         return "context_length"
@@ -254,6 +264,20 @@ def _refusal(status: int, haystack: str) -> RefusalKind | None:
     if status in _RETRYABLE_STATUS or status >= 500:
         return None
     return "bad_request"
+
+
+def _passes(status: int, haystack: str) -> bool:
+    """Whether what reads like spent credit is a rate limit, which is gone in a moment."""
+    return status == 429 and "insufficient_quota" not in haystack and _PASSING.search(haystack) is not None
+
+
+def _wait_in_words(haystack: str) -> float | None:
+    """The wait that a message asks for, where no header does: "try again in 1m20.5s", "retry in 320ms"."""
+    found = _WAIT_IN_WORDS.search(haystack)
+    if found is None:
+        return None
+    minutes, amount, unit = found.groups()
+    return 60.0 * int(minutes or 0) + float(amount) / (1000.0 if unit == "ms" else 1.0)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -272,11 +296,17 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 
 def unsupported_parameter(failure: Failure, sent: Mapping[str, Any]) -> str | None:
-    """Which of the optional parameters that were sent the endpoint complains about, if it does."""
+    """Which of the optional parameters that were sent the endpoint does not know, if it complains of one.
+
+    An amount that is out of its range it does know: to leave it out would drop what the user asked for, and with the
+    limit of a reply the bound that budgets count on.
+    """
     if failure.refusal != "bad_request":
         return None
     message = failure.message.lower()
     for name in sent:
+        if name in _AMOUNTS and _OUT_OF_RANGE.search(message):
+            continue
         if failure.parameter == name or (failure.parameter or "").startswith(f"{name}."):
             return name
         if name in message and _UNSUPPORTED.search(message):

@@ -6,7 +6,6 @@ Not covered: measuring any of it again. Nodes without a published program are kn
 """
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from memory.archive.inserting import Inserter, Progress, Row
 from memory.archive.listing import KIND, Listing, Node, figures, read
 from memory.archive.membership import TABLES
 from memory.archive.reading import Imported
+from memory.campaigns import is_name
 from memory.columns import json_text
 from memory.database import Database
 from memory.errors import ValueRefused
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from memory.store import Store
 
 _TIER = "published"
-_NAME = re.compile(r"(?!c-[0-9a-f]{8}$)[A-Za-z0-9][A-Za-z0-9._-]{0,79}")  # as memory/campaigns.py has it
 _OBJECTIVE = {
     "published": "ASI-Arch",
     "source": "arXiv 2507.18074",
@@ -69,7 +68,7 @@ def import_lineage(
         ValueRefused: `name` is no campaign name.
         StoreUnavailable: as every method of the store.
     """
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise ValueRefused(f"campaign name {name!r}", "it has to be 1 to 80 of letters, digits, '.', '_' and '-'")
     listing = read(tree, gallery)
     with database.write() as session:

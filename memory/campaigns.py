@@ -36,9 +36,19 @@ def listed(session: Transaction) -> list[Campaign]:
     return [snapshot(Campaign, row) for row in session.scalars(query)]
 
 
+def is_name(text: str) -> bool:
+    """Whether a campaign may be called so; reports and exports are files of that name."""
+    return _NAME.fullmatch(text) is not None and not is_id(text)
+
+
+def is_id(text: str) -> bool:
+    """Whether it is made like a campaign's id; locks and checkpoints are files of that name."""
+    return _LOOKS_LIKE_ID.fullmatch(text) is not None
+
+
 def create(session: Transaction, now: datetime, name: str, frozen: Mapping[str, Any]) -> Campaign:
     """A new running campaign."""
-    if not _NAME.fullmatch(name) or _LOOKS_LIKE_ID.fullmatch(name):
+    if not is_name(name):
         raise ValueRefused(
             f"campaign name {name!r}",
             "it has to be 1 to 80 of letters, digits, '.', '_' and '-', begin with a letter or digit, "

@@ -41,7 +41,9 @@ class Reserved:
         """For a prompt, by an estimate of its tokens that leans high and the dearest of the configured models."""
         prompt = sum(estimate(message.content) for message in messages)
         reply = model.max_output_tokens or UNBOUNDED_REPLY_TOKENS
-        prices = [known for endpoint in (model, *model.fallbacks) if (known := endpoint.prices) is not None]
+        prices = [
+            known for endpoint in (model, *model.fallbacks, *model.others) if (known := endpoint.prices) is not None
+        ]
         usd = max((known.cost_usd(Usage(prompt, reply)) for known in prices), default=0.0)
         return cls(prompt + reply, usd, bounded=model.max_output_tokens is not None)
 

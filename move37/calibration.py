@@ -125,7 +125,7 @@ def forecasts_of(
     Args:
         experiments: any.
         ruler: of their campaign.
-        models: the name of the model by campaign.
+        models: the name of the model by campaign, where an experiment was given to no other (`model.others`).
         left_out: experiments whose program is not the one that was declared.
     """
     without = set(left_out)
@@ -156,7 +156,7 @@ def _of(experiment: Experiment, ruler: Ruler, model: str) -> list[Forecast]:
     return [
         Forecast(
             experiment_id=experiment.id,
-            model=model,
+            model=str(experiment.selection.get("model") or model),
             mode=mode,
             task=said["task"],
             direction=cast(Direction, said["direction"]),

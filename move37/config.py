@@ -99,9 +99,10 @@ class ModelConfig(_Endpoint):
     @property
     def priced(self) -> bool:
         """True when the cost of a call is known, whichever model answers."""
-        own = self.embedded or self.prices is not None
-        others = [one for one in self.others if one.name not in NOTICES]
-        return own and all(further.prices is not None for further in (*self.fallbacks, *others))
+        here = self.base_url is None and self.name in {None, *NOTICES}
+        free = {one.name for one in self.others if one.base_url is None and one.name in NOTICES}
+        others = [one for one in self.others if one.name not in free]
+        return (here or self.prices is not None) and all(one.prices is not None for one in (*self.fallbacks, *others))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -257,7 +258,7 @@ class CampaignConfig(_Section):
         if self.budget.usd is not None and not self.model.priced:
             raise ValueError(
                 "a money budget needs prices: set model.input_usd_per_million and model.output_usd_per_million, and "
-                "those of every fallback (an unknown price cannot be counted)"
+                "those of every fallback and of every other model (an unknown price cannot be counted)"
             )
         if self.model.embedded and self.model.fallbacks:
             raise ValueError("model.fallbacks: the embedded grammar always answers; name a language model to fall back")
@@ -299,7 +300,8 @@ def load(
     for dotted, value in overrides.items():
         if value is not None:
             _lay(data, dotted, value)
-    if not data.get("model"):  # the environment names a model only where neither file nor flags do
+    named = data.get("model", {})
+    if not isinstance(named, dict) or not {"name", "base_url"} & named.keys():  # else the environment has no say
         for dotted, value in (defaults or {}).items():
             if value is not None:
                 _lay(data, dotted, value)

@@ -29,7 +29,7 @@ from evaluator import tiers
 from evaluator.objective import objective, objective_hash
 from memory.records import Campaign, Experiment
 from memory.store import Store
-from move37 import briefing, templates, windows
+from move37 import briefing, brought, templates, windows
 from move37.budget import Budget
 from move37.campaign import Ending, drive
 from move37.config import CampaignConfig, stored
@@ -73,6 +73,7 @@ def resolved(config: CampaignConfig, chosen_cassette: CassetteChoice | None = No
         config = _as_recorded(config, chosen_cassette)
     if chosen_cassette is None or not chosen_cassette.replays:
         config = _as_served(config)
+    config = _measured(config)
     return _salted(windows.fitted(config, config.model.context_tokens))
 
 
@@ -90,7 +91,7 @@ def _as_served(config: CampaignConfig) -> CampaignConfig:
     if named.context_tokens is None and named.base_url is not None and named.name is not None:
         window = asyncio.run(context_tokens(named.base_url, api_key(), named.name))
         config = windows.fitted(config, window)
-    return _measured(config)
+    return config
 
 
 def _measured(config: CampaignConfig) -> CampaignConfig:
@@ -270,7 +271,12 @@ def execute(
     else:
         templates.of_campaign(store, campaign, prompts_directory)
     begin = partial(start, store, config, fork_of) if campaign is None else lambda: campaign
-    run = _execute(workspace, store, config, begin, notify, announce, on_campaign, chosen_cassette, prompts_directory)
+    trusted = config.model.embedded and chosen_cassette is None  # whoever can write a cassette writes the programs
+    if campaign is not None:
+        trusted = trusted and brought.vouched_for(workspace, campaign)
+    run = _execute(
+        workspace, store, config, begin, notify, announce, on_campaign, chosen_cassette, prompts_directory, trusted
+    )
     return asyncio.run(run)
 
 
@@ -284,6 +290,7 @@ async def _execute(
     on_campaign: Callable[[Campaign], None],
     chosen_cassette: CassetteChoice | None,
     prompts_directory: Path | None,
+    programs_trusted: bool,
 ) -> Launched:
     def switched(old: str, new: str, why: str) -> None:
         announce(f"{new} is asked instead of {old}, which cannot answer: {why}")
@@ -292,8 +299,7 @@ async def _execute(
     withdraw(key_variables(config.model))
     opened = await open_sandbox(
         config.sandbox.backend,
-        programs_trusted=config.model.embedded
-        and chosen_cassette is None,  # whoever can write a cassette writes the programs
+        programs_trusted=programs_trusted,
         accept_unsafe=config.sandbox.accept_unsafe,
         equipment=Equipment(config.sandbox.runtime, config.sandbox.gpus),
     )

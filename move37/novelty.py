@@ -49,7 +49,8 @@ async def check(loop: Loop, experiment: Experiment, attempt: Attempt) -> Verdict
 
     Deterministic: the same memory and the same hypothesis give the same verdict.
     """
-    if loop.config.search.novelty <= 0 or attempt.hypothesis is None:
+    search = loop.config.search
+    if search.novelty <= 0 or "dedup" in search.without or attempt.hypothesis is None:
         return None
     visible = loop.visible(experiment)
     await loop.recollection.learn(loop.store, visible)

@@ -78,7 +78,7 @@ def fitted(config: CampaignConfig, context_tokens: int | None) -> CampaignConfig
     least = need(config)
     if least.tokens > context_tokens:
         raise ConfigError(
-            f"the context window of {config.model.name} has {context_tokens} tokens; the smallest prompt of this "
+            f"the context window of {config.model.names[0]} has {context_tokens} tokens; the smallest prompt of this "
             f"campaign needs about {least.tokens}: {least.instructions} for the contract and the tasks, "
             f"{least.request} with the parent program, {least.reply} for the reply. Use a model with a longer context, "
             "or start the server with one (OLLAMA_CONTEXT_LENGTH, --ctx-size, --max-model-len)"

@@ -75,6 +75,30 @@ class Workspace:
                     f"--runs-dir or {RUNS_VARIABLE} points at another place."
                 )
 
+    def _brought_path(self, campaign_id: str) -> Path:
+        return self.runs / "imported" / campaign_id
+
+    def mark_brought(self, campaign_id: str) -> None:
+        """Remembers that a campaign came from elsewhere. See `move37.brought`.
+
+        Raises:
+            ConfigError: the runs directory cannot be written.
+        """
+        path = self._brought_path(campaign_id)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        except OSError as error:
+            raise ConfigError(f"cannot write in {self.runs}: {error.strerror}. Choose another --runs-dir.") from error
+
+    def is_brought(self, campaign_id: str) -> bool:
+        """Whether a campaign came from elsewhere, and nobody has trusted it."""
+        return self._brought_path(campaign_id).exists()
+
+    def trust(self, campaign_id: str) -> None:
+        """The user vouches for a campaign that came from elsewhere."""
+        self._brought_path(campaign_id).unlink(missing_ok=True)
+
     def _lock_path(self, campaign_id: str) -> Path:
         return self.runs / "locks" / f"{campaign_id}.lock"
 

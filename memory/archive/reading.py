@@ -23,6 +23,7 @@ from memory.archive.errors import ArchiveDamaged, CampaignDiffers, OriginMissing
 from memory.archive.inserting import Inserter, Progress, Row
 from memory.archive.membership import ROOT, TABLES, Membership, is_owned, key_columns, numbered, owner, target
 from memory.archive.writing import rows_of
+from memory.campaigns import is_id, is_name
 from memory.columns import Moment
 from memory.database import Database
 from memory.models import CampaignRow
@@ -117,7 +118,7 @@ class _Importer:
     def _index_owners(self) -> None:
         """Which campaign every row that others belong to is of."""
         listed = {one.id: one.name for one in self._container.manifest.campaigns}
-        found = {row.values["id"]: row.values["name"] for row in self._rows(TABLES[ROOT])}
+        found = {row.values["id"]: row.values["name"] for row in map(self._named, self._rows(TABLES[ROOT]))}
         if found != listed:
             raise ArchiveDamaged(self._path, "the manifest lists other campaigns than the table of campaigns")
         self._campaign_of[ROOT] = {key: key for key in found}
@@ -125,6 +126,14 @@ class _Importer:
         for name in sorted(owning - {ROOT}):
             if is_owned(TABLES[name]):
                 self._index(TABLES[name])
+
+    def _named(self, row: Row) -> Row:
+        """The campaign's row, if its id and name are such as this store gives: both become names of files."""
+        for column, sound in (("id", is_id), ("name", is_name)):
+            if not sound(row.values[column]):
+                why = f"{column} {row.values[column][:80]!r} is none that a campaign can have"
+                raise RowInvalid(self._path, ROOT, row.number, why)
+        return row
 
     def _index(self, table: Table) -> None:
         [key] = key_columns(table)

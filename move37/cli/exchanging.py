@@ -137,8 +137,12 @@ def import_archive(
     from memory.archive.reading import import_into
     from move37.workspace import Workspace
 
-    with closing(Workspace.find(runs_dir, store).open(create=True)) as memory, _explained():
+    workspace = Workspace.find(runs_dir, store)
+    with closing(workspace.open(create=True)) as memory, _explained():
         done = import_into(memory, file, limits=Limits(total=max_gib * 2**30), on_progress=_Progress("importing"))
+        for name in done.campaigns:
+            if name not in done.already_there:
+                workspace.mark_brought(memory.campaign(name).id)
     _say(done, as_json=as_json)
 
 

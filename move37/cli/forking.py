@@ -34,6 +34,7 @@ def fork(
     prompts: options.PromptsDir = None,
     cassette: options.CassetteFile = None,
     cassette_mode: options.CassetteModeOption = None,
+    trust: options.Trust = False,
     runs_dir: options.RunsDir = None,
     store: options.StoreUrl = None,
     as_json: options.AsJson = False,
@@ -41,7 +42,7 @@ def fork(
     """Go on from an experiment in a new campaign that remembers what that experiment could see, and nothing later. What
     no option changes stays as the origin's, the number of new experiments and the model included; the name becomes
     ORIGIN-fork-N; budgets begin at zero."""
-    from move37 import forking, launch
+    from move37 import brought, forking, launch
     from move37.models import CassetteChoice
     from move37.workspace import Workspace
 
@@ -61,6 +62,8 @@ def fork(
     workspace = Workspace.find(runs_dir, store)
     with closing(workspace.open()) as memory:
         planned = forking.plan(memory, experiment, overrides, config)
+        origin = memory.campaign(planned.node.campaign_id)
+        brought.allow(workspace, origin, trust=trust, config=planned.config)
         chosen_cassette = CassetteChoice.wanted(cassette, cassette_mode)
         settings = launch.resolved(planned.config, chosen_cassette)
         launch.check_name(memory, settings.name)

@@ -71,6 +71,13 @@ Gpus = Annotated[
 AcceptUnsafe = Annotated[
     bool, typer.Option("--accept-unsafe", help="Allow a language model's programs in the process sandbox.")
 ]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Vouch for an imported campaign: it goes on as its configuration says, with your keys and its sandbox.",
+    ),
+]
 CassetteFile = Annotated[
     Path | None,
     typer.Option(

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from move37.cli.guard import fail, guarded, long_running
-from move37.cli.options import AsJson, PromptsDir, RunsDir, StoreUrl
+from move37.cli.options import AsJson, PromptsDir, RunsDir, StoreUrl, Trust
 
 if TYPE_CHECKING:
     from memory.records import Campaign, Experiment
     from memory.store import Store
     from move37.retraining import ExperimentReplay
+    from move37.workspace import Workspace
 
 _DIVERGED = 1
 
@@ -47,21 +48,30 @@ def replay(
             show_default=False,
         ),
     ] = None,
+    trust: Trust = False,
     runs_dir: RunsDir = None,
     store: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Reproduce what is stored. Exit code 0: it came out identical, or, for an experiment that is trained again in
     another environment, within the tolerance; 1: it did not."""
-    from move37.errors import NotThere
+    from move37.errors import ConfigError, NotThere
     from move37.views import find_campaign, find_experiment
     from move37.workspace import Workspace
 
     long_running()
-    with closing(Workspace.find(runs_dir, store).open()) as memory:
+    workspace = Workspace.find(runs_dir, store)
+    with closing(workspace.open()) as memory:
         experiment = find_experiment(memory, what)
         if experiment is not None:
-            _experiment(memory, experiment, sandbox, tolerance, as_json)
+            if cassette is not None or prompts is not None:
+                raise ConfigError(
+                    f"{what} is an experiment: it is trained again, and no model is asked. --cassette and --prompts "
+                    "are for campaigns."
+                )
+            if trust:
+                workspace.trust(experiment.campaign_id)
+            _experiment(workspace, memory, experiment, sandbox, tolerance, as_json)
             return
         try:
             campaign = find_campaign(memory, what)
@@ -112,13 +122,18 @@ def _campaign(
 
 
 def _experiment(
-    memory: "Store", experiment: "Experiment", sandbox: str | None, tolerance: float | None, as_json: bool
+    workspace: "Workspace",
+    memory: "Store",
+    experiment: "Experiment",
+    sandbox: str | None,
+    tolerance: float | None,
+    as_json: bool,
 ) -> None:
     import asyncio
 
     from move37.cli.inspecting import write_json
 
-    result = asyncio.run(_retrain(memory, experiment, sandbox, tolerance, quiet=as_json))
+    result = asyncio.run(_retrain(workspace, memory, experiment, sandbox, tolerance, quiet=as_json))
     if as_json:
         write_json(_as_json(result))
     else:
@@ -131,24 +146,40 @@ def _experiment(
 
 
 async def _retrain(
-    memory: "Store", experiment: "Experiment", sandbox: str | None, tolerance: float | None, *, quiet: bool
+    workspace: "Workspace",
+    memory: "Store",
+    experiment: "Experiment",
+    sandbox: str | None,
+    tolerance: float | None,
+    *,
+    quiet: bool,
 ) -> "ExperimentReplay":
+    from move37 import brought
+    from move37.errors import ConfigError
     from move37.keys import withdraw
     from move37.laboratory import SandboxLaboratory, require_accelerator
     from move37.launch import stored_config
+    from move37.models import key_variables
     from move37.retraining import replay_experiment, require_retrainable
     from sandbox.selection import Equipment, open_sandbox
 
-    config = stored_config(memory.campaign(experiment.campaign_id))
+    campaign = memory.campaign(experiment.campaign_id)
+    config = stored_config(campaign)
     require_retrainable(memory, experiment)
     require_accelerator(experiment.track, experiment.tier)
     settings = config.sandbox
-    backend = _backend(sandbox) if sandbox else settings.backend
-    withdraw()
+    foreign = workspace.is_brought(campaign.id)  # an archive does not say that its programs need no isolation
+    stored_backend = "auto" if foreign and settings.backend == "process" else settings.backend
+    backend = _backend(sandbox) if sandbox else stored_backend
+    if foreign and backend == "process":
+        raise ConfigError(
+            f"'{campaign.name}' was imported: its programs run in isolation unless --trust vouches for them"
+        )
+    withdraw(key_variables(config.model))
     opened = await open_sandbox(
         backend,
-        programs_trusted=config.model.embedded,
-        accept_unsafe=settings.accept_unsafe,
+        programs_trusted=brought.vouched_for(workspace, campaign),
+        accept_unsafe=settings.accept_unsafe and not foreign,
         equipment=Equipment(settings.runtime if backend in ("auto", "docker") else "", settings.gpus),
     )
 

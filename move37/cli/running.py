@@ -100,12 +100,13 @@ def resume(
     prompts: options.PromptsDir = None,
     cassette: options.CassetteFile = None,
     cassette_mode: options.CassetteModeOption = None,
+    trust: options.Trust = False,
     runs_dir: options.RunsDir = None,
     store: options.StoreUrl = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Continue a campaign that was stopped, killed or interrupted; flags raise its budgets."""
-    from move37 import launch
+    from move37 import brought, launch
     from move37.errors import ConfigError
     from move37.models import CassetteChoice
     from move37.views import find_campaign
@@ -117,6 +118,8 @@ def resume(
         chosen = find_campaign(memory, campaign, unfinished=True)
         if chosen.state == "finished":
             raise ConfigError(f"campaign '{chosen.name}' is finished ({chosen.stopped_because}): nothing to resume")
+        launch.stored_config(chosen)  # says so, if there is none
+        brought.allow(workspace, chosen, trust=trust)
         with workspace.hold(chosen.id, chosen.name):
             settings = launch.extended(memory, chosen, more)
         chosen_cassette = CassetteChoice.wanted(cassette, cassette_mode)

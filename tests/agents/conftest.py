@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from agents import endpoint, gateway
+from agents import attempts
 from agents.contexts import (
     AnalysisContext,
     Brief,
@@ -202,8 +202,7 @@ def analysis(brief: Brief, hypothesis: Hypothesis, parent: ProgramView) -> Analy
 
 @pytest.fixture
 async def served(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
-    monkeypatch.setattr(gateway, "BACKOFF_FIRST_S", 0.01)
-    monkeypatch.setattr(endpoint, "BACKOFF_FIRST_S", 0.01)
+    monkeypatch.setattr(attempts, "BACKOFF_FIRST_S", 0.01)
     state = Served()
     tasks: set[asyncio.Task[None]] = set()
 

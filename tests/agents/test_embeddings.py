@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agents import endpoint
+from agents import attempts
 from agents.embeddings import EmbeddingModel, encoder, open_embeddings
 from agents.errors import (
     DeadlineExceeded,
@@ -150,7 +150,23 @@ async def test_garbage_may_pass_and_is_asked_again_until_retries_end(
     served.script = [(200, {}, garbage)]
     with pytest.raises(ModelUnavailable, match="attempt 5 of 5"):
         await opened().embed(["a"])
-    assert len(served.requests) == 3 + endpoint.ATTEMPTS
+    assert len(served.requests) == 3 + attempts.ATTEMPTS
+
+
+async def test_a_wait_past_the_deadline_tells_what_went_wrong_and_not_that_it_took_long(
+    served: Served, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "BACKOFF_FIRST_S", 20.0)
+    served.script = [(503, {}, {"error": {"message": "the model is loading"}})]
+    started = time.monotonic()
+    with pytest.raises(ModelUnavailable, match=r"the model is loading \(attempt 1 of 5\)"):
+        await opened(deadline_s=1.0).embed(["a"])
+    assert time.monotonic() - started < 0.9
+
+
+async def test_a_body_nested_without_end_may_pass(served: Served, opened: Opener) -> None:
+    served.script = [(200, {}, b"[" * 100_000), (200, {}, by_length)]
+    assert (await opened().embed(["a"])).shape == (1, 2)
 
 
 async def test_a_hanging_server_does_not_outlive_the_deadline(served: Served, opened: Opener) -> None:
@@ -162,7 +178,7 @@ async def test_a_hanging_server_does_not_outlive_the_deadline(served: Served, op
 
 
 async def test_a_server_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "BACKOFF_FIRST_S", 0.01)
+    monkeypatch.setattr(attempts, "BACKOFF_FIRST_S", 0.01)
     model = open_embeddings(
         model="m", base_url="http://127.0.0.1:9/v1", dimensions=2, max_chars=9, deadline_s=5, api_key=None
     )

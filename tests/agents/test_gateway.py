@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agents import gateway
+from agents import attempts
 from agents.contexts import Message
 from agents.errors import (
     DeadlineExceeded,
@@ -146,7 +146,7 @@ async def test_retries_end(served: Served, opened: Opener) -> None:
     served.script = [(500, {}, {"error": {"message": "oops"}})]
     with pytest.raises(ModelUnavailable, match="attempt 5 of 5"):
         await opened().complete(MESSAGES, deadline_s=5)
-    assert len(served.requests) == gateway.ATTEMPTS
+    assert len(served.requests) == attempts.ATTEMPTS
 
 
 async def test_drip_does_not_outlive_the_deadline(served: Served, opened: Opener) -> None:
@@ -176,7 +176,7 @@ async def test_unknown_parameter_is_dropped_once_and_remembered(served: Served, 
 
 
 async def test_connection_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway, "BACKOFF_FIRST_S", 0.01)
+    monkeypatch.setattr(attempts, "BACKOFF_FIRST_S", 0.01)
     model = open_model(model="m", base_url="http://127.0.0.1:9/v1")
     with pytest.raises(ModelUnavailable, match="no connection"):
         await model.complete(MESSAGES, deadline_s=10)

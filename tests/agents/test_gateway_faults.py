@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agents import gateway
+from agents import attempts
 from agents.contexts import Message
 from agents.errors import AgentError, DeadlineExceeded, ModelRefused, ModelUnavailable
 from agents.gateway import OpenAIChatModel, Prices
@@ -48,7 +48,7 @@ BILLED_TWICE = {"reset-within-the-body", "truncated-json", "empty-choices", "200
 
 @pytest.fixture
 async def endpoint(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultyEndpoint]:
-    monkeypatch.setattr(gateway, "BACKOFF_FIRST_S", 0.01)
+    monkeypatch.setattr(attempts, "BACKOFF_FIRST_S", 0.01)
     async with FaultyEndpoint(key=KEY) as serving:
         yield serving
 
@@ -168,7 +168,7 @@ async def test_truncation_can_be_left_unchecked(models: Any) -> None:
 
 async def test_many_calls_at_once_each_end_once_and_the_books_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     """The benchmark, small and with the patience of a test on a busy machine."""
-    monkeypatch.setattr(gateway, "BACKOFF_FIRST_S", 0.05)
+    monkeypatch.setattr(attempts, "BACKOFF_FIRST_S", 0.05)
     monkeypatch.setattr("benchmarks.gateway_faults.GRACE_S", 10.0)
     monkeypatch.setattr("benchmarks.gateway_faults.DEADLINE_S", 6.0)
     done, endpoint = await with_endpoint(2 * len(FAULTS), 20, 1)

@@ -79,6 +79,18 @@ def test_usage_is_believed_only_if_it_is_two_counts(usage: Any, expected: Usage 
     assert read_completion({**body(content="x"), "usage": usage}).usage == expected
 
 
+# As two large providers word a limit that is gone in seconds.
+PAYING_HELPS = (
+    "Rate limit reached for m in organization o on requests per min. Limit: 3 / min. Please try again in 20s. Please "
+    "add a payment method to your account to increase your rate limit. Visit https://api.example.org/account/billing"
+)
+QUOTA_OF_THE_MINUTE = (
+    "You exceeded your current quota, please check your plan and billing details. For more information head to: "
+    "https://example.org/docs/rate-limits. * Quota exceeded for metric: free_tier_requests, limit: 15. Please retry in "
+    "32.918s."
+)
+
+
 @pytest.mark.parametrize(
     ("status", "error", "refusal"),
     [
@@ -87,6 +99,10 @@ def test_usage_is_believed_only_if_it_is_two_counts(usage: Any, expected: Usage 
         (404, {"message": "no such model"}, "not_found"),
         (429, {"message": "slow down", "code": "rate_limit_exceeded"}, None),
         (429, {"message": "You exceeded your current quota", "code": "insufficient_quota"}, "quota"),
+        (429, {"message": "You exceeded your current quota, please check your plan and billing details"}, "quota"),
+        (429, {"message": PAYING_HELPS, "code": "rate_limit_exceeded"}, None),
+        (429, {"message": QUOTA_OF_THE_MINUTE, "code": 429}, None),
+        (429, {"message": PAYING_HELPS, "code": "insufficient_quota"}, "quota"),
         (402, {"message": "pay"}, "quota"),
         (400, {"message": "This model's maximum context length is 4096 tokens"}, "context_length"),
         (413, {"message": "prompt is too long"}, "context_length"),
@@ -108,6 +124,38 @@ def test_wait_is_read_as_seconds_or_date() -> None:
     assert retry_after_s({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
     for nonsense in ("soon", "nan", "inf", ""):
         assert retry_after_s({"retry-after": nonsense}) is None
+
+
+@pytest.mark.parametrize(
+    ("message", "wait_s"),
+    [
+        (PAYING_HELPS, 20.0),
+        (QUOTA_OF_THE_MINUTE, 32.918),
+        ("Please try again in 1m20.5s.", 80.5),
+        ("try again in 320ms", 0.32),
+        ("try again in 99999999999s", None),
+        ("try again in a while", None),
+    ],
+)
+def test_a_wait_that_only_the_message_names_is_kept(message: str, wait_s: float | None) -> None:
+    body = {"error": {"message": message}}
+    assert classify(429, body, {}, "").retry_after_s == wait_s
+    assert classify(429, body, {"retry-after": "3"}, "").retry_after_s == 3.0
+    assert classify(500, body, {}, "").retry_after_s is None
+
+
+def test_a_parameter_whose_value_is_out_of_range_is_known() -> None:
+    large = "max_tokens is too large: 100000. This model supports at most 16384 completion tokens."
+    error = {"message": large, "param": "max_tokens", "code": "invalid_value"}
+    assert unsupported_parameter(classify(400, {"error": error}, {}, ""), {"max_tokens": 100_000}) is None
+    high = Failure("HTTP 400: Invalid 'temperature': must be less than or equal to 2", refusal="bad_request")
+    assert unsupported_parameter(high, {"temperature": 9.0}) is None
+    default_only = (
+        "Unsupported value: 'temperature' does not support 0.2 with this model. Only the default is supported."
+    )
+    assert unsupported_parameter(Failure(default_only, refusal="bad_request"), {"temperature": 0.2}) == "temperature"
+    schema = Failure("HTTP 400: Invalid schema for response_format: maxItems is at least 1", refusal="bad_request")
+    assert unsupported_parameter(schema, {"response_format": {}, "max_tokens": 1}) == "response_format"
 
 
 def test_unsupported_parameter_is_named_by_field_or_message() -> None:

@@ -391,6 +391,19 @@ def a_stranger(files: Files) -> None:
     put(files, "events", changed)
 
 
+def renamed(column: str, text: str) -> Callable[[Files], None]:
+    """The campaign under another id or name, wherever it stands."""
+
+    def edit(files: Files) -> None:
+        old = rows(files, "campaigns")[0][column]
+        for name in [one for one in files if one.startswith("tables/") and one.endswith(".jsonl")]:
+            if column == "id" or name == "tables/campaigns.jsonl":
+                files[name] = files[name].replace(json.dumps(old).encode(), json.dumps(text).encode())
+        files["manifest.json"] = files["manifest.json"].replace(json.dumps(old).encode(), json.dumps(text).encode())
+
+    return edit
+
+
 EDITS: dict[str, tuple[Callable[[Files], None], type[ArchiveError], str]] = {
     "newer format": (set_manifest(version=99), ArchiveVersion, r"99.*Use the Move37 that wrote it \(test\)"),
     "newer schema": (set_manifest(schema_revision="9999"), ArchiveVersion, "9999"),
@@ -435,6 +448,12 @@ EDITS: dict[str, tuple[Callable[[Files], None], type[ArchiveError], str]] = {
     "row of another campaign": (a_stranger, RowInvalid, "events, row 1.*'c-00000000'.*not in the archive"),
     "circle": (a_circle, RowInvalid, "in a circle: demo-000. -> demo-000."),
     "key twice": (another_experiment_twice, RowInvalid, "comes again"),
+    "name that is a path": (
+        renamed("name", "../../escaped"),
+        RowInvalid,
+        r"campaigns, row 1: name '\.\./\.\./escaped'",
+    ),
+    "id that is a path": (renamed("id", "../../escaped"), RowInvalid, r"campaigns, row 1: id '\.\./\.\./escaped'"),
     "unknown status": (set_in("experiments", 0, status="splendid"), RowInvalid, "experiments, row 1: the database"),
 }
 

@@ -59,6 +59,11 @@ def test_the_dearest_of_the_models_counts() -> None:
     assert Reserved.of(PROMPT, priced(max_output_tokens=10, fallbacks=(dear,))).usd == 42.0
 
 
+def test_a_model_that_is_given_experiments_of_its_own_counts_as_well() -> None:
+    dear = FurtherModel(name="other", input_usd_per_million=3e6, output_usd_per_million=3e6)
+    assert Reserved.of(PROMPT, priced(max_output_tokens=10, others=(dear,))).usd == 42.0
+
+
 @pytest.mark.parametrize("limits", [BudgetConfig(tokens=41), BudgetConfig(usd=71.9)], ids=["tokens", "usd"])
 async def test_a_bounded_call_starts_only_if_it_fits_whole(limits: BudgetConfig) -> None:
     """14 tokens or 24 dollars each: the third would not fit, although some is left."""

@@ -52,6 +52,28 @@ def test_a_bad_file_is_refused_with_the_reason(tmp_path: Path, text: str, says: 
         load(written(tmp_path, text), {})
 
 
+def test_the_grammar_costs_nothing_beside_other_models_too(tmp_path: Path) -> None:
+    other = 'name = "m"\nbase_url = "http://127.0.0.1:9/v1"\n'
+    prices = "input_usd_per_million = 1.0\noutput_usd_per_million = 2.0\n"
+    budget = "[budget]\nusd = 1.0\n"
+    assert load(written(tmp_path, f"{budget}[[model.others]]\n{other}{prices}"), {}).model.priced
+    with pytest.raises(ConfigError, match="needs prices"):
+        load(written(tmp_path, f"{budget}[[model.others]]\n{other}"), {})
+    served = f'{budget}[model]\n{other}{prices}[[model.others]]\nname = "move37-grammar"\nbase_url = "http://127.0.0.1:8/v1"\n'
+    with pytest.raises(ConfigError, match="needs prices"):  # what is there only calls itself so
+        load(written(tmp_path, served), {})
+
+
+def test_the_environment_names_the_model_where_a_file_only_bounds_it(tmp_path: Path) -> None:
+    outside = {"model.name": "elsewhere", "model.base_url": "http://127.0.0.1:9/v1"}
+    bounded = load(written(tmp_path, "[model]\nmax_output_tokens = 100\n"), {}, defaults=outside).model
+    assert (bounded.name, bounded.base_url, bounded.max_output_tokens) == (*outside.values(), 100)
+    placed = load(written(tmp_path, '[model]\nbase_url = "http://127.0.0.1:8/v1"\n'), {}, defaults=outside).model
+    assert (placed.name, placed.base_url) == (None, "http://127.0.0.1:8/v1")
+    with pytest.raises(ConfigError, match="model"):
+        load(written(tmp_path, "model = 3\n"), {}, defaults=outside)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.toml"):
         load(tmp_path / "nowhere.toml", {})

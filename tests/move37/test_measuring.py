@@ -1,14 +1,16 @@
 """Differences against noise, the shape of curves, and how predictions are scored."""
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from move37.calibration import Forecast, by, line, score
+from move37.calibration import Forecast, by, forecasts_of, line, score
 from move37.curves import shape
-from move37.measuring import Difference, Noise, difference
+from move37.measuring import Difference, Noise, Ruler, difference
 
 NOISE = Noise("sequence", "smoke", ("recall", "mqar"))
 UNMEASURED = Noise("sequence", "micro", ("recall",))
@@ -110,6 +112,37 @@ def test_calibration_is_counted_per_prediction() -> None:
     assert line(made).startswith("direction right in 2 of 3 (95 % interval 0.21 to 0.94); sizes off by 0.133")
     assert score([]) is None
     assert line([]) == ""
+
+
+class Scored:
+    """The trials of experiments with one score each, on one task."""
+
+    def __init__(self, **scores: float) -> None:
+        self._scores = scores
+
+    def trials(self, experiment_id: str | None = None) -> Any:
+        score = self._scores[str(experiment_id)]
+        return [SimpleNamespace(experiment_id=experiment_id, data="selection", task="recall", seed=0, score=score)]
+
+
+def test_a_prediction_belongs_to_the_model_that_made_it() -> None:
+    """With several models in a campaign, each experiment is one's; without, all are the campaign's."""
+    said = {"predictions": [{"task": "recall", "direction": "up", "size": 0.2}]}
+    made: list[Any] = [
+        SimpleNamespace(
+            id=name,
+            campaign_id="c",
+            status="completed",
+            kind="proposal",
+            parent_id="p",
+            hypothesis=said,
+            selection=chosen,
+        )
+        for name, chosen in (("a", {"model": "first"}), ("b", {"model": "second"}), ("old", {}))
+    ]
+    ruler = Ruler(Scored(p=0.1, a=0.5, b=0.1, old=0.5), Noise("sequence", "smoke", ("recall",)), intervals=False)
+    found = by(forecasts_of(made, ruler, {"c": "first"}), lambda f: f.model)
+    assert {name: (one.right, one.n) for name, one in found.items()} == {"first": (2, 2), "second": (0, 1)}
 
 
 forecasts = st.lists(

@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 import uvicorn
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from agents import discovery
 from agents.cassettes import Cassette, CassetteModel
-from agents.errors import MissingKey
+from agents.errors import EndpointInvalid, MissingKey
 from agents.fallback import FallbackModel
 from agents.gateway import OpenAIChatModel
 from move37 import forking, keys, launch, windows
-from move37.config import CampaignConfig, ModelConfig, load, stored
-from move37.errors import ConfigError
+from move37.config import CampaignConfig, EmbeddingsConfig, ModelConfig, load, stored
+from move37.errors import CampaignPaused, ConfigError
 from move37.models import CassetteChoice, open_chat_model
 from tests.move37.scripted import free_port
 
@@ -200,6 +200,18 @@ def test_a_replay_takes_name_and_salt_from_the_cassette(tmp_path: Path) -> None:
         launch.resolved(CampaignConfig(model=ModelConfig(base_url=LOCAL)), chosen_cassette)
 
 
+def test_a_replay_asks_the_embeddings_endpoint_whose_vectors_no_cassette_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.attempts.BACKOFF_FIRST_S", 0.01)
+    path = tmp_path / "c.jsonl"
+    Cassette.opened(path).close()
+    place = f"http://127.0.0.1:{free_port()}/v1"
+    config = CampaignConfig(embeddings=EmbeddingsConfig(model="e", base_url=place))
+    with pytest.raises(CampaignPaused, match="embeddings endpoint cannot be used"):
+        launch.resolved(config, CassetteChoice(path, "replay"))
+
+
 def test_the_window_has_to_hold_the_contract_a_starter_and_a_reply() -> None:
     config = CampaignConfig(model=ModelConfig(name="m", base_url=LOCAL))
     needed = windows.need(config)
@@ -222,12 +234,21 @@ def test_a_configured_window_that_is_too_small_is_told_before_anything_starts() 
     config = CampaignConfig(model=ModelConfig(name="m", base_url=LOCAL, context_tokens=2048))
     with pytest.raises(ConfigError, match="longer context"):
         launch.resolved(config)
+    with pytest.raises(ConfigError, match="context window of move37-grammar has 100"):
+        launch.resolved(CampaignConfig(model=ModelConfig(context_tokens=100)))
 
 
 @asynccontextmanager
 async def listing(*entries: dict[str, Any]) -> AsyncIterator[str]:
-    async def models(_: Any) -> JSONResponse:
-        return JSONResponse({"object": "list", "data": [{"object": "model", "created": 0, **e} for e in entries]})
+    page = {"object": "list", "data": [{"object": "model", "created": 0, **e} for e in entries]}
+    async with answering(Response(json.dumps(page), media_type="application/json")) as url:
+        yield url
+
+
+@asynccontextmanager
+async def answering(response: Response) -> AsyncIterator[str]:
+    async def models(_: Any) -> Response:
+        return response
 
     import asyncio
 
@@ -261,3 +282,26 @@ async def test_windows_are_read_where_servers_list_them(entry: dict[str, Any], w
 
 async def test_an_endpoint_that_lists_nothing_has_no_known_window() -> None:
     assert await discovery.context_tokens(f"http://127.0.0.1:{free_port()}/v1", None, "m") is None
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type"),
+    [
+        ('{"data": ["a"]}', "application/json"),
+        ('{"data": [{"name": "m"}, {"id": null}]}', "application/json"),
+        ('{"data": null}', "application/json"),
+        ('{"data": {"m": 1}}', "application/json"),
+        ("[]", "application/json"),
+        ("null", "application/json"),
+        ("{bad", "application/json"),
+        ("[" * 100_000, "application/json"),
+        ("<html>a login page</html>", "text/html"),
+        (b"\xff\xfe", "application/json"),
+    ],
+)
+async def test_what_is_no_listing_is_said_to_be_none(body: str | bytes, media_type: str) -> None:
+    """A proxy's login page, a half-written server: a usage error that says what to do, and no traceback."""
+    async with answering(Response(body, media_type=media_type)) as url:
+        assert await discovery.context_tokens(url, None, "m") is None
+        with pytest.raises(EndpointInvalid, match=r"[Nn]ame (the )?one"):
+            await discovery.only_model(url, None)

@@ -110,6 +110,15 @@ def test_a_campaign_that_does_not_ask_asks_the_coder(monkeypatch: pytest.MonkeyP
     assert store.attempts(second.id)[0].detail["level"] in {"L0", "L1"}
 
 
+def test_a_campaign_without_dedup_sends_no_hypothesis_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, campaign = run(monkeypatch, Forgetful(until=1), **{"experiments": 4, "search.without": ["dedup"]})
+    first, second = (e for e in store.experiments(campaign.id) if e.kind == "proposal")
+    assert [a.outcome for a in store.attempts(second.id)] == ["accepted"]
+    assert (second.status, second.duplicate_of) == ("completed", None)
+    assert second.hypothesis == first.hypothesis
+    assert replay_campaign(store, campaign).differences == []
+
+
 def test_what_says_nothing_of_a_design_is_left_out() -> None:
     assert normalised("Every layer:  A(2),\n B.") == normalised("every layer: A(2), b")
     assert normalised("A(2)") != normalised("A(4)")

@@ -152,7 +152,7 @@ class TestConfiguration:
         error: type[Exception],
         told: str,
     ) -> None:
-        monkeypatch.setattr("agents.endpoint.BACKOFF_FIRST_S", 0.01)
+        monkeypatch.setattr("agents.attempts.BACKOFF_FIRST_S", 0.01)
         endpoint.vectors = scripted_reply or endpoint.vectors
         with pytest.raises(error, match=told):
             launch.resolved(config(**overrides))
@@ -268,7 +268,7 @@ def test_a_campaign_whose_endpoint_goes_away_stops_and_goes_on_where_it_was(
 def test_an_endpoint_that_is_not_there_is_infrastructure(
     config: Callable[..., CampaignConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agents.endpoint.BACKOFF_FIRST_S", 0.01)
+    monkeypatch.setattr("agents.attempts.BACKOFF_FIRST_S", 0.01)
     with pytest.raises(CampaignPaused, match="no connection"):
         launch.resolved(config(embeddings__base_url=f"http://127.0.0.1:{free_port()}/v1"))
 
