@@ -6,7 +6,7 @@ counts up are given anew, in the same order.
 Not covered: renaming a campaign on the way in. Ids of experiments, trials and lessons are made of its name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -53,16 +53,29 @@ class Imported:
 
 
 def import_into(
-    store: "Store", path: Path, *, limits: Limits | None = None, on_progress: Progress | None = None
+    store: "Store",
+    path: Path,
+    *,
+    limits: Limits | None = None,
+    on_progress: Progress | None = None,
+    on_new: Callable[[str], None] | None = None,
 ) -> Imported:
     """`import_campaign` for whoever holds a store."""
-    return import_campaign(store._database, path, limits=limits, on_progress=on_progress)
+    return import_campaign(store._database, path, limits=limits, on_progress=on_progress, on_new=on_new)
 
 
 def import_campaign(
-    database: Database, path: Path, *, limits: Limits | None = None, on_progress: Progress | None = None
+    database: Database,
+    path: Path,
+    *,
+    limits: Limits | None = None,
+    on_progress: Progress | None = None,
+    on_new: Callable[[str], None] | None = None,
 ) -> Imported:
     """Bring the campaigns of an archive into the store, all or nothing.
+
+    `on_new` gets the id of every campaign that the store did not hold, before anybody can see it there; if it raises,
+    nothing is imported.
 
     Raises:
         ArchiveUnreadable, ArchiveVersion, ArchiveDamaged: the file is not what it should be.
@@ -72,7 +85,7 @@ def import_campaign(
         StoreUnavailable: as every method of the store.
     """
     with opened(path, limits or Limits()) as container, database.write() as session:
-        return _Importer(session, container, on_progress).run()
+        return _Importer(session, container, on_progress).run(on_new)
 
 
 class _Importer:
@@ -86,7 +99,7 @@ class _Importer:
         self._kept = 0
         self._campaign_of: dict[str, dict[str, str]] = {}
 
-    def run(self) -> Imported:
+    def run(self, on_new: Callable[[str], None] | None) -> Imported:
         manifest = self._container.manifest
         self._index_owners()
         there = self._already_there()
@@ -94,6 +107,9 @@ class _Importer:
         inserter = Inserter(self._session, self._path, self._on_progress)
         counts = inserter.insert({name: self._new_rows(table, there) for name, table in TABLES.items()})
         names = {one.id: one.name for one in manifest.campaigns}
+        for new in sorted(names.keys() - there):
+            if on_new is not None:
+                on_new(new)
         return Imported(
             campaign_id=manifest.campaign.id,
             name=manifest.campaign.name,

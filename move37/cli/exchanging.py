@@ -139,10 +139,13 @@ def import_archive(
 
     workspace = Workspace.find(runs_dir, store)
     with closing(workspace.open(create=True)) as memory, _explained():
-        done = import_into(memory, file, limits=Limits(total=max_gib * 2**30), on_progress=_Progress("importing"))
-        for name in done.campaigns:
-            if name not in done.already_there:
-                workspace.mark_brought(memory.campaign(name).id)
+        done = import_into(
+            memory,
+            file,
+            limits=Limits(total=max_gib * 2**30),
+            on_progress=_Progress("importing"),
+            on_new=workspace.mark_brought,
+        )
     _say(done, as_json=as_json)
 
 

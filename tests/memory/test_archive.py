@@ -257,6 +257,23 @@ def test_shared_rows_that_are_there_stay(empty: Store, elsewhere: Store, tmp_pat
     assert elsewhere.program(mine.sha256) == mine
 
 
+def test_what_is_new_is_told_before_it_can_be_seen(empty: Store, elsewhere: Store, tmp_path: Path) -> None:
+    """Whoever has to remember it does so first, or nothing is imported."""
+    campaign = fill(empty)
+    export(empty, "demo", tmp_path / "demo.zip")
+
+    def cannot(_: str) -> None:
+        raise PermissionError
+
+    with pytest.raises(PermissionError):
+        import_into(elsewhere, tmp_path / "demo.zip", on_new=cannot)
+    assert "demo" not in [held.name for held in elsewhere.campaigns()]
+    told: list[str] = []
+    import_into(elsewhere, tmp_path / "demo.zip", on_new=told.append)
+    import_into(elsewhere, tmp_path / "demo.zip", on_new=told.append)
+    assert told == [campaign.id]
+
+
 def test_a_read_only_campaign_stays_so(empty: Store, elsewhere: Store, tmp_path: Path) -> None:
     campaign = fill(empty)
     with empty._database.write() as session:
