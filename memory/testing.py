@@ -451,6 +451,25 @@ class StoreConformance:
         store.put_knowledge_uses(first.id, ["gating"])
         uses = [(use.experiment_id, use.entry) for use in store.knowledge_uses(campaign.id)]
         assert uses == [(first.id, "gating"), (second.id, "delta-rule"), (second.id, "gating")]
+        assert store.knowledge_shown([first.id]) == {"gating"}
+        assert store.knowledge_shown([second.id, first.id, "demo-0099"]) == {"gating", "delta-rule"}
+        assert store.knowledge_shown([]) == set()
+
+    def test_lessons_and_evidence_of_some_experiments(self, store: Store) -> None:
+        campaign = new_campaign(store)
+        first, second, third = (completed(store, campaign, index) for index in range(3))
+        fork = new_campaign(store, "fork", forked_from=campaign.id, forked_at=first.id)
+        other = completed(store, fork, 1)
+        lessons = [store.put_lesson(one.id, claim) for one in (third, first) for claim in ("a", "b")]
+        rows = [store.put_evidence(lessons[2].id, one.id, "supports") for one in (second, other)]
+        assert store.lessons_of([third.id, first.id, "demo-0099"]) == store.lessons(campaign.id)
+        assert {x.id for x in store.lessons_of([third.id])} == {x.id for x in lessons[:2]}
+        assert (
+            store.evidence_with([first.id, other.id]) == store.evidence_with([first.id]) == store.evidence(campaign.id)
+        )
+        assert store.evidence_with([second.id]) == rows[:1]
+        assert store.evidence_with([third.id]) == store.evidence_with([]) == []
+        assert store.lessons_of([second.id]) == store.lessons_of([]) == []
 
     def test_vectors_are_kept_by_encoder(self, store: Store) -> None:
         store.put_vectors("program", "hash-1", {"b": b"\x00\xff", "a": b"1"})

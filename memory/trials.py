@@ -44,13 +44,13 @@ def listed(session: Transaction, *, experiment_id: str | None, campaign_id: str 
     """Trials of one experiment or of a campaign."""
     if (experiment_id is None) == (campaign_id is None):
         raise ValueError("give either experiment_id or campaign_id")
-    query = select(TrialRow).join(ExperimentRow, TrialRow.experiment_id == ExperimentRow.id)
+    query = rows.selecting(Trial, TrialRow).join(ExperimentRow, TrialRow.experiment_id == ExperimentRow.id)
     if experiment_id is not None:
         query = query.where(TrialRow.experiment_id == experiment_id)
     else:
         query = query.where(ExperimentRow.campaign_id == campaign_id)
     query = query.order_by(ExperimentRow.index, TrialRow.data, TrialRow.tier, TrialRow.task, TrialRow.seed)
-    return [snapshot(Trial, row) for row in session.scalars(query)]
+    return rows.snapshots(session, Trial, query)
 
 
 def open_(
