@@ -164,6 +164,11 @@ class StoreReader:
         with self._database.read() as session:
             return trials.scores(session, experiment_ids)
 
+    def campaign_scores(self, campaign_id: str) -> list[tuple[str, str, int, float]]:
+        """As `scores`, of every experiment of a campaign, each with its trials in their order."""
+        with self._database.read() as session:
+            return trials.campaign_scores(session, campaign_id)
+
     def find_exchange(self, experiment_id: str, role: str, attempt: int, turn: int) -> Exchange | None:
         """The finished exchange at this place, if there is one: look here before calling a model."""
         with self._database.read() as session:

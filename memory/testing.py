@@ -304,6 +304,14 @@ class StoreConformance:
         claim = trial(store, experiment, data="claim")
         assert store.trials(experiment.id) == [claim, done]
         assert store.trials(campaign_id=campaign.id) == [claim, done]
+        other, place = new_experiment(store, campaign, 1), {"task": done.task, "seed": done.seed}
+        again = [trial(store, one, seed=1) for one in (other, experiment)]
+        for number, one in enumerate(again):
+            store.finish_trial(one.id, **(result | {"score": 0.1 * number}))
+        trial(store, other, seed=2)  # without a score, as the one on other data is
+        found = [(done.experiment_id, *place.values(), 0.5), (experiment.id, place["task"], 1, 0.1)]
+        assert store.campaign_scores(campaign.id) == [*found, (other.id, place["task"], 1, 0.0)]
+        assert sorted(store.scores([experiment.id])) == found
 
     def test_knowledge(self, store: Store) -> None:
         campaign = new_campaign(store)
