@@ -128,6 +128,18 @@ def test_what_may_still_change_is_read_anew_and_not_remembered(store: Store, tin
     assert [x.claim for x in sees.lessons(1)] == ["one"]
 
 
+def test_a_refuter_stored_without_evidence_counts_from_where_it_is_seen(store: Store, tiny_config: Config) -> None:
+    campaign = begun(store, tiny_config(search__starters=["mlp"]), 1)
+    made = [opened(store, campaign, index) for index in range(3)]
+    lesson = store.put_lesson(made[0].id, "it helps")
+    for one in made:
+        store.finish_experiment(one.id, status="failed", reason="timeout")
+    store.retire_lesson(lesson.id, made[2].id)
+    sees = Visibility.of(store, campaign)
+    refuters = [[x.retired_by for x in sees.lessons(index)] for index in (2, 3, 2, 1)]
+    assert refuters == [[None], [made[2].id], [None], [None]]
+
+
 def test_what_is_no_beginning_of_the_sequence_is_refused(store: Store, tiny_config: Config) -> None:
     campaign = begun(store, tiny_config(search__starters=["mlp"]), 1)
     made = [opened(store, campaign, index) for index in range(3)]
