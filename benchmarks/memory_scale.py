@@ -18,6 +18,7 @@ Not covered: a cold page cache, PostgreSQL (benchmarks/memory_writers.py), store
 """
 
 import argparse
+import asyncio
 import os
 import statistics
 import subprocess
@@ -133,13 +134,17 @@ def _steps(store: Store, campaign: Campaign, repeats: int) -> Iterator[Figure]:
     chosen = choice()
     selected = store.select(opened.id, chosen.parent.id, [one.id for one in chosen.exemplars], chosen.rationale)
     store.put_attempt(opened.id, 1, origin="proposal")
-    steps._evidence(loop, selected)
+    _prompt(loop, selected)
     first = 1e3 * (time.perf_counter() - began)
     processor = 1e3 * (_processor_s() - used)
     yield Figure("choice and context, the first of a process, which reads everything", first, processor, first)
     yield timed("choice of the parent", choice, repeats)
-    yield timed("context of the prompt", lambda: steps._evidence(loop, selected), repeats)
-    yield timed("choice and context", lambda: (choice(), steps._evidence(loop, selected)), repeats, 50)
+    yield timed("context of the prompt", lambda: _prompt(loop, selected), repeats)
+    yield timed("choice and context", lambda: (choice(), _prompt(loop, selected)), repeats, 50)
+
+
+def _prompt(loop: Loop, experiment: Experiment) -> None:
+    steps._fitted(loop, experiment, asyncio.run(steps._evidence(loop, experiment)))
 
 
 def measure(path: Path, repeats: int) -> Iterator[Figure]:

@@ -8,8 +8,8 @@ a process that has read it once, as a campaign's process has. Every repeat is an
 mode, other siblings to read. CPU time stands beside the clock, which other work on the machine disturbs; 99th
 percentiles of both. Tokens are those of `memory.tokens.estimate`, which leans high.
 
-Parts: `select` chooses mode, parents and exemplars; `evidence` reads and selects what is shown, and renders it as often
-as it takes to bring it within the budget of tokens; `render` renders it once more, as it is sent.
+Parts: `select` chooses mode, parents and exemplars; `evidence` reads and selects what is to be shown; `render` renders
+it, as often as it takes to bring it within the budget of tokens, and records which published findings are shown.
 """
 
 import argparse
@@ -24,7 +24,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agents import researcher
 from benchmarks.memory_scale import loop_of
 from benchmarks.memory_store import Plan, build
 from memory.records import Experiment
@@ -61,7 +60,7 @@ def assembled(loop: Loop, store: Store, opened: Experiment) -> Assembled:
     experiment = store.select(opened.id, chosen.parent_id, chosen.exemplar_ids, chosen.selection)
     store.put_attempt(opened.id, 1, origin="proposal")
     clock["evidence"], cpu["evidence"], context = timed(lambda: asyncio.run(steps._evidence(loop, experiment)))
-    clock["render"], cpu["render"], prompt = timed(lambda: researcher.messages(loop.prompts, context))
+    clock["render"], cpu["render"], (_, prompt) = timed(lambda: steps._fitted(loop, experiment, context))
     for parts in (clock, cpu):
         parts["all"] = sum(parts.values())
     return Assembled(clock, cpu, sum(estimate(m.content) for m in prompt.messages), str(chosen.selection["mode"]))

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session as Transaction
 from memory import at_once, rows
 from memory.columns import maybe_finite, plain
 from memory.database import Database
-from memory.errors import Conflict, ValueRefused
+from memory.errors import Conflict, NotFound, ValueRefused
 from memory.models import AttemptRow, ExperimentRow, ProgramRow, snapshot
 from memory.records import Experiment, ExperimentKind, FinalStatus, Outline
 
@@ -37,7 +37,10 @@ _FINISH = at_once.update(
 
 def find(session: Transaction, experiment_id: str) -> Experiment:
     """One experiment."""
-    return _record(session, rows.experiment(session, experiment_id))
+    found = rows.snapshots(session, Experiment, _recording().where(ExperimentRow.id == experiment_id))
+    if not found:
+        raise NotFound("experiment", experiment_id)
+    return found[0]
 
 
 def listed(
@@ -61,11 +64,14 @@ def listed(
 
 
 def _whole(campaign_id: str) -> Select[tuple[Any, ...]]:
+    return _recording().where(ExperimentRow.campaign_id == campaign_id)
+
+
+def _recording() -> Select[tuple[Any, ...]]:
     n_attempts = (
         select(func.count()).where(AttemptRow.experiment_id == ExperimentRow.id).correlate(ExperimentRow)
     ).scalar_subquery()
-    query = rows.selecting(Experiment, ExperimentRow, attempts=n_attempts)
-    return query.where(ExperimentRow.campaign_id == campaign_id)
+    return rows.selecting(Experiment, ExperimentRow, attempts=n_attempts)
 
 
 def outline(

@@ -5,7 +5,7 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Any, get_args
 
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session as Transaction
 
 from memory import at_once, rows
@@ -66,6 +66,16 @@ def lessons(
     return rows.snapshots(session, Lesson, query.order_by(ExperimentRow.index, LessonRow.id))
 
 
+def lessons_of(session: Transaction, experiment_ids: Collection[str]) -> list[Lesson]:
+    """The lessons of some experiments, by index of their experiment."""
+    query = rows.selecting(Lesson, LessonRow).add_columns(ExperimentRow.index)
+    query = query.join(ExperimentRow, LessonRow.experiment_id == ExperimentRow.id)
+    parts = (query.where(LessonRow.experiment_id.in_(part)) for part in _parts(experiment_ids))
+    found = [row for part in parts for row in session.connection().execute(part)]
+    by_index = sorted(((row[-1], Lesson(*row[:-1])) for row in found), key=lambda pair: (pair[0], pair[1].id))
+    return [lesson for _, lesson in by_index]
+
+
 def put_lesson(
     session: Transaction,
     now: datetime,
@@ -121,6 +131,23 @@ def evidence(session: Transaction, campaign_id: str) -> list[Evidence]:
     return [snapshot(Evidence, row) for row in session.scalars(query)]
 
 
+def evidence_with(session: Transaction, experiment_ids: Collection[str]) -> list[Evidence]:
+    """What some experiments gave, and what was given about their lessons, in order of lesson and experiment."""
+    table: Any = LessonEvidenceRow.__table__
+    query = rows.selecting(Evidence, LessonEvidenceRow)
+    about = query.join(LessonRow, table.c.lesson_id == LessonRow.id)
+    found: dict[tuple[str, str], Evidence] = {}
+    for part in _parts(experiment_ids):
+        for one in (query.where(table.c.experiment_id.in_(part)), about.where(LessonRow.experiment_id.in_(part))):
+            found.update({(e.lesson_id, e.experiment_id): e for e in rows.snapshots(session, Evidence, one)})
+    return [found[key] for key in sorted(found)]
+
+
+def _parts(ids: Collection[str]) -> list[list[str]]:
+    wanted = sorted(ids)
+    return [wanted[start : start + _ASKED_AT_ONCE] for start in range(0, len(wanted), _ASKED_AT_ONCE)]
+
+
 def put_evidence(
     session: Transaction, now: datetime, lesson_id: str, experiment_id: str, stance: Stance, note: str
 ) -> Evidence:
@@ -140,25 +167,28 @@ def put_evidence(
     return snapshot(Evidence, row)
 
 
-def knowledge_uses(session: Transaction, campaign_id: str, among: Collection[str] | None = None) -> list[KnowledgeUse]:
+def knowledge_uses(session: Transaction, campaign_id: str) -> list[KnowledgeUse]:
     """Which entries the researchers of a campaign were shown, by index and entry."""
     query = select(KnowledgeUseRow).join(ExperimentRow, KnowledgeUseRow.experiment_id == ExperimentRow.id)
     query = query.where(ExperimentRow.campaign_id == campaign_id).order_by(ExperimentRow.index, KnowledgeUseRow.entry)
-    if among is None:
-        return [snapshot(KnowledgeUse, row) for row in session.scalars(query)]
-    wanted = sorted(among)
-    parts = [wanted[start : start + _ASKED_AT_ONCE] for start in range(0, len(wanted), _ASKED_AT_ONCE)]
-    found = [row for part in parts for row in session.scalars(query.where(KnowledgeUseRow.experiment_id.in_(part)))]
-    return [snapshot(KnowledgeUse, row) for row in found]
+    return [snapshot(KnowledgeUse, row) for row in session.scalars(query)]
+
+
+def knowledge_shown(session: Transaction, experiment_ids: Collection[str]) -> set[str]:
+    """The entries that any of some experiments was shown."""
+    query = select(KnowledgeUseRow.entry).distinct()
+    parts = (query.where(KnowledgeUseRow.experiment_id.in_(part)) for part in _parts(experiment_ids))
+    return {entry for part in parts for entry in session.scalars(part)}
 
 
 def put_knowledge_uses(session: Transaction, now: datetime, experiment_id: str, entries: Sequence[str]) -> None:
     """Store that an experiment was shown entries of the knowledge base."""
-    rows.experiment(session, experiment_id)
-    for entry in dict.fromkeys(entries):
-        if session.get(KnowledgeUseRow, (experiment_id, rows.word(entry, "knowledge entry"))) is None:
-            session.add(KnowledgeUseRow(experiment_id=experiment_id, entry=entry, created_at=now))
-    session.flush()
+    rows.exists(session, ExperimentRow, "experiment", experiment_id)
+    held = set(session.scalars(select(KnowledgeUseRow.entry).where(KnowledgeUseRow.experiment_id == experiment_id)))
+    wanted = dict.fromkeys(rows.word(entry, "knowledge entry") for entry in entries)
+    fresh = [{"experiment_id": experiment_id, "entry": x, "created_at": now} for x in wanted if x not in held]
+    if fresh:
+        session.connection().execute(insert(KnowledgeUseRow), fresh)
 
 
 def findings(session: Transaction, campaign_id: str) -> list[Finding]:

@@ -41,7 +41,7 @@ EXACT_UP_TO = 200_000
 
 _FORMAT = "move37-neighbours-1"
 _BATCH = 256  # texts encoded at a time
-_ROOM = 16  # candidates beyond those asked for, so that a tie at the end is usually seen whole
+_ROOM = 128  # candidates beyond those asked for, so that a tie at the end is usually seen whole: a scan costs no more
 _WIDEST = 1024  # candidates that a scan returns before it is cheaper to score every entry
 _BLOCK = 8192  # entries scored at a time
 _LENGTH = 4096.0  # of a code at most: products of two add up to at most 2^24, exactly, in float32

@@ -164,6 +164,11 @@ class StoreReader:
         with self._database.read() as session:
             return trials.scores(session, experiment_ids)
 
+    def campaign_scores(self, campaign_id: str) -> list[tuple[str, str, int, float]]:
+        """As `scores`, of every experiment of a campaign, each with its trials in their order."""
+        with self._database.read() as session:
+            return trials.campaign_scores(session, campaign_id)
+
     def find_exchange(self, experiment_id: str, role: str, attempt: int, turn: int) -> Exchange | None:
         """The finished exchange at this place, if there is one: look here before calling a model."""
         with self._database.read() as session:
@@ -191,15 +196,30 @@ class StoreReader:
         with self._database.read() as session:
             return knowledge.lessons(session, campaign_id, up_to_index, after_index=after_index, raised=raised)
 
+    def lessons_of(self, experiment_ids: Collection[str]) -> list[Lesson]:
+        """The lessons of some experiments, by index of their experiment; retired ones are included."""
+        with self._database.read() as session:
+            return knowledge.lessons_of(session, experiment_ids)
+
     def evidence(self, campaign_id: str) -> list[Evidence]:
         """What supports and contradicts the lessons of a campaign."""
         with self._database.read() as session:
             return knowledge.evidence(session, campaign_id)
 
-    def knowledge_uses(self, campaign_id: str, among: Collection[str] | None = None) -> list[KnowledgeUse]:
-        """Which entries of the knowledge base the experiments of a campaign, or those `among` them, were shown."""
+    def evidence_with(self, experiment_ids: Collection[str]) -> list[Evidence]:
+        """The evidence that some experiments gave, and that about their lessons, in order of lesson and experiment."""
         with self._database.read() as session:
-            return knowledge.knowledge_uses(session, campaign_id, among)
+            return knowledge.evidence_with(session, experiment_ids)
+
+    def knowledge_uses(self, campaign_id: str) -> list[KnowledgeUse]:
+        """Which entries of the knowledge base the experiments of a campaign were shown."""
+        with self._database.read() as session:
+            return knowledge.knowledge_uses(session, campaign_id)
+
+    def knowledge_shown(self, experiment_ids: Collection[str]) -> set[str]:
+        """The entries of the knowledge base that any of some experiments was shown."""
+        with self._database.read() as session:
+            return knowledge.knowledge_shown(session, experiment_ids)
 
     def vectors(self, kind: str, encoder: str, keys: Sequence[str] | None = None) -> list[Vector]:
         """Embeddings of a kind by one encoder, all of them or those of `keys`, in the order of their keys."""

@@ -196,7 +196,7 @@ def select(
         best=best,
         worst=worst,
         n_children=view.n_children(parent_id, up_to),
-        lessons=_lessons(view, up_to, lessons, evidence)[: limits.lessons],
+        lessons=_lessons(view, up_to, lessons, evidence, limits.lessons),
         failures=_failures(view.latest(limits.window, up_to))[: limits.failures],
         tried=_tried(view, up_to, near or {}, shown, limits.tried),
         knowledge=tuple(dict.fromkeys(knowledge))[: limits.knowledge],
@@ -237,10 +237,8 @@ def _siblings(children: Sequence[Seen], limits: Limits) -> tuple[tuple[Fact, ...
 
 
 def _lessons(
-    view: View[SeenT], up_to: int | None, lessons: Iterable[LessonSeen], evidence: Iterable[EvidenceSeen]
+    view: View[SeenT], up_to: int | None, lessons: Iterable[LessonSeen], evidence: Iterable[EvidenceSeen], most: int
 ) -> tuple[Claim, ...]:
-    stances = {(e.lesson_id, e.experiment_id, e.stance) for e in evidence if view.visible(e.experiment_id, up_to)}
-    counted = Counter((lesson_id, stance) for lesson_id, _, stance in stances)
     standing: list[tuple[int, int, str, LessonSeen]] = []
     for lesson in {lesson.id: lesson for lesson in lessons}.values():
         source = view.get(lesson.experiment_id, up_to)
@@ -250,15 +248,21 @@ def _lessons(
             raise ValueError(f"lesson {lesson.id} has evidence level {lesson.level!r}; known are {list(_LEVELS)}")
         standing.append((_LEVELS[lesson.level], -source.index, lesson.id, lesson))
     standing.sort(key=lambda one: one[:3])
-    said = Counter(_plain(lesson.claim) for *_, lesson in standing)
+    claims = [(_plain(lesson.claim), lesson) for *_, lesson in standing]
+    said = Counter(key for key, _ in claims)
     first: dict[str, LessonSeen] = {}
-    for *_, lesson in standing:
-        first.setdefault(_plain(lesson.claim), lesson)
+    for key, lesson in claims:
+        first.setdefault(key, lesson)
+    shown = dict(islice(first.items(), most))
+    ids = {x.id for x in shown.values()}
+    about = (e for e in evidence if e.lesson_id in ids and view.visible(e.experiment_id, up_to))
+    stances = {(e.lesson_id, e.experiment_id, e.stance) for e in about}
+    counted = Counter((lesson_id, stance) for lesson_id, _, stance in stances)
     return tuple(
         Claim(
             x.id, x.experiment_id, x.level, x.claim, said[key], counted[x.id, "supports"], counted[x.id, "contradicts"]
         )
-        for key, x in first.items()
+        for key, x in shown.items()
     )
 
 

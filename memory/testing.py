@@ -304,6 +304,14 @@ class StoreConformance:
         claim = trial(store, experiment, data="claim")
         assert store.trials(experiment.id) == [claim, done]
         assert store.trials(campaign_id=campaign.id) == [claim, done]
+        other, place = new_experiment(store, campaign, 1), {"task": done.task, "seed": done.seed}
+        again = [trial(store, one, seed=1) for one in (other, experiment)]
+        for number, one in enumerate(again):
+            store.finish_trial(one.id, **(result | {"score": 0.1 * number}))
+        trial(store, other, seed=2)  # without a score, as the one on other data is
+        found = [(done.experiment_id, *place.values(), 0.5), (experiment.id, place["task"], 1, 0.1)]
+        assert store.campaign_scores(campaign.id) == [*found, (other.id, place["task"], 1, 0.0)]
+        assert sorted(store.scores([experiment.id])) == found
 
     def test_knowledge(self, store: Store) -> None:
         campaign = new_campaign(store)
@@ -451,6 +459,25 @@ class StoreConformance:
         store.put_knowledge_uses(first.id, ["gating"])
         uses = [(use.experiment_id, use.entry) for use in store.knowledge_uses(campaign.id)]
         assert uses == [(first.id, "gating"), (second.id, "delta-rule"), (second.id, "gating")]
+        assert store.knowledge_shown([first.id]) == {"gating"}
+        assert store.knowledge_shown([second.id, first.id, "demo-0099"]) == {"gating", "delta-rule"}
+        assert store.knowledge_shown([]) == set()
+
+    def test_lessons_and_evidence_of_some_experiments(self, store: Store) -> None:
+        campaign = new_campaign(store)
+        first, second, third = (completed(store, campaign, index) for index in range(3))
+        fork = new_campaign(store, "fork", forked_from=campaign.id, forked_at=first.id)
+        other = completed(store, fork, 1)
+        lessons = [store.put_lesson(one.id, claim) for one in (third, first) for claim in ("a", "b")]
+        rows = [store.put_evidence(lessons[2].id, one.id, "supports") for one in (second, other)]
+        assert store.lessons_of([third.id, first.id, "demo-0099"]) == store.lessons(campaign.id)
+        assert {x.id for x in store.lessons_of([third.id])} == {x.id for x in lessons[:2]}
+        assert (
+            store.evidence_with([first.id, other.id]) == store.evidence_with([first.id]) == store.evidence(campaign.id)
+        )
+        assert store.evidence_with([second.id]) == rows[:1]
+        assert store.evidence_with([third.id]) == store.evidence_with([]) == []
+        assert store.lessons_of([second.id]) == store.lessons_of([]) == []
 
     def test_vectors_are_kept_by_encoder(self, store: Store) -> None:
         store.put_vectors("program", "hash-1", {"b": b"\x00\xff", "a": b"1"})

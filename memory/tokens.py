@@ -19,6 +19,7 @@ Not covered: what a server adds around messages; images.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 _PIECE = re.compile(
     r"\x20?[A-Za-z]{1,6}"  # most words are one token with the space before them, long and rare ones are several
@@ -27,13 +28,32 @@ _PIECE = re.compile(
     r"|\s+",
     re.ASCII,
 )
-_SHORT = "\u0800"  # from here on a character has three or four bytes in UTF-8, and is counted as two tokens
+_WIDE = re.compile("[\u0800-\U0010ffff]")  # three or four bytes in UTF-8: counted as two tokens
+_MARKS = "```"
+_LONG = 1_000  # characters from which on a part is remembered: programs, which prompt after prompt shows again
+_REMEMBERED = 512
 
 
 def estimate(text: str) -> int:
     """Estimated tokens of a text: at least 0, and never more for a whole than for its parts together."""
+    first, *rest = text.split(f"\n{_MARKS}")  # no piece goes across the beginning of a line that begins with a mark
+    total, part = 0, first
+    for following in rest:
+        total += _tokens(f"{part}\n")
+        part = _MARKS + following
+    return total + _tokens(part)
+
+
+def _tokens(text: str) -> int:
+    return _remembered(text) if len(text) >= _LONG else _counted(text)
+
+
+def _counted(text: str) -> int:
     pieces = len(_PIECE.findall(text))
-    return pieces if text.isascii() else pieces + sum(character >= _SHORT for character in text)
+    return pieces if text.isascii() else pieces + len(_WIDE.findall(text))
+
+
+_remembered = lru_cache(_REMEMBERED)(_counted)
 
 
 @dataclass(frozen=True)

@@ -40,17 +40,28 @@ def scores(session: Transaction, experiment_ids: Collection[str]) -> list[tuple[
     return [(row.experiment_id, row.task, row.seed, row.score) for row in found]
 
 
+def campaign_scores(session: Transaction, campaign_id: str) -> list[tuple[str, str, int, float]]:
+    """As `scores`, of a whole campaign, in the order in which `listed` has an experiment's trials."""
+    columns: Any = TrialRow.__table__.c
+    query = select(columns.experiment_id, columns.task, columns.seed, columns.score)
+    query = query.join(ExperimentRow, columns.experiment_id == ExperimentRow.id)
+    query = query.where(ExperimentRow.campaign_id == campaign_id)
+    query = query.where(columns.score.is_not(None), columns.data == "selection")
+    query = query.order_by(columns.experiment_id, columns.tier, columns.task, columns.seed)
+    return [(row[0], row[1], row[2], row[3]) for row in session.connection().execute(query)]
+
+
 def listed(session: Transaction, *, experiment_id: str | None, campaign_id: str | None) -> list[Trial]:
     """Trials of one experiment or of a campaign."""
     if (experiment_id is None) == (campaign_id is None):
         raise ValueError("give either experiment_id or campaign_id")
-    query = select(TrialRow).join(ExperimentRow, TrialRow.experiment_id == ExperimentRow.id)
+    query = rows.selecting(Trial, TrialRow).join(ExperimentRow, TrialRow.experiment_id == ExperimentRow.id)
     if experiment_id is not None:
         query = query.where(TrialRow.experiment_id == experiment_id)
     else:
         query = query.where(ExperimentRow.campaign_id == campaign_id)
     query = query.order_by(ExperimentRow.index, TrialRow.data, TrialRow.tier, TrialRow.task, TrialRow.seed)
-    return [snapshot(Trial, row) for row in session.scalars(query)]
+    return rows.snapshots(session, Trial, query)
 
 
 def open_(

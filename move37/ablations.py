@@ -11,7 +11,7 @@ Not covered: how the researcher is asked (the template), whether the answer is w
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -43,17 +43,25 @@ class Requested(NamedTuple):
 
 def requests(lessons: Sequence[Lesson], experiments: Sequence[Experiment]) -> list[Request]:
     """The requests of lessons, in the order in which they are to be carried out, answered ones included."""
-    completed = {e.id: e for e in experiments if e.status == "completed"}
-    found = []
-    for lesson in lessons:
-        asked, measured = lesson.body.get("ablation_request"), lesson.body.get("measured")
+    return sorted(_requests(lessons, experiments), key=_turn)
+
+
+def _requests(
+    lessons: Sequence[Lesson], experiments: Sequence[Experiment], done: Collection[str] = ()
+) -> Iterator[Request]:
+    """In the order of the lessons; `done` are askers whose requests are left out."""
+    asking = [x for x in lessons if x.body.get("ablation_request") and x.retired_by is None]
+    askers = {x.experiment_id for x in asking}.difference(done)
+    completed = {e.id: e for e in experiments if e.id in askers and e.status == "completed"}
+    for lesson in asking:
+        asked, measured = lesson.body["ablation_request"], lesson.body.get("measured")
         one = completed.get(lesson.experiment_id)
-        if one is None or not asked or not isinstance(measured, Mapping):
-            continue
-        if lesson.retired_by is None and measured["attributed"]:
-            improved = measured["sign"] > 0
-            found.append(Request(one.id, one.index, improved, str(asked["remove"]), str(asked["expect"])))
-    return sorted(found, key=lambda r: (not r.improved, r.index, r.experiment_id))
+        if one is not None and isinstance(measured, Mapping) and measured["attributed"]:
+            yield Request(one.id, one.index, measured["sign"] > 0, str(asked["remove"]), str(asked["expect"]))
+
+
+def _turn(request: Request) -> tuple[bool, int, str]:
+    return not request.improved, request.index, request.experiment_id
 
 
 def answers(experiments: Sequence[Experiment]) -> dict[str, Experiment]:
@@ -71,7 +79,7 @@ def oldest_open(
 ) -> Request | None:
     """The request to carry out next; `taken` are the askers whose requests are on their way."""
     done = answers(experiments).keys() | set(taken)
-    return next((one for one in requests(lessons, experiments) if one.experiment_id not in done), None)
+    return min(_requests(lessons, experiments, done), key=_turn, default=None)
 
 
 def is_slot(index: int, share: float) -> bool:

@@ -6,7 +6,7 @@ prompt, where it would change what a model answers.
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -109,9 +109,14 @@ def research_context(
     config: CampaignConfig,
     difference: To = lambda one: None,
     view: View[Experiment] | None = None,
+    show: Callable[[str], ProgramView] | None = None,
 ) -> ResearchContext:
-    """What the researcher sees: parent, exemplars, what was tried and came of it, `lessons`, what it just repeated."""
-    parent, exemplars = _shown(store, experiment)
+    """What the researcher sees: parent, exemplars, what was tried and came of it, `lessons`, what it just repeated.
+
+    `show` gives an experiment's program with what it achieved, if not the store.
+    """
+    show = show or (lambda one: program_view(store, store.experiment(one)))
+    parent, exemplars = _shown(experiment, show)
     selection = experiment.selection
     mode: Mode = selection.get("mode", "improve")
     recent = list(islice((e for e in reversed(visible) if e.kind == "proposal"), config.search.history))
@@ -126,7 +131,7 @@ def research_context(
             earlier = repeated(store, attempt, last_visible)
             design = _design(attempt.hypothesis)
             collisions.append(Collision(shown_id(earlier.id), earlier.name, earlier.status, earlier.score, design))
-    second = program_view(store, store.experiment(selection["second"])) if selection.get("second") else None
+    second = show(selection["second"]) if selection.get("second") else None
     above = {one.experiment for one in (parent, *exemplars, *([second] if second else ()))}
     near = tuple(one for one in memory.neighbours if one.experiment not in above)
     return ResearchContext(
@@ -200,7 +205,7 @@ def _same_program(store: Store, one: Attempt, other: Attempt) -> bool:
 
 def code_context(store: Store, campaign_brief: Brief, experiment: Experiment, hypothesis: Hypothesis) -> CodeContext:
     """What the coder sees: the hypothesis, the parent, exemplars with what they achieved."""
-    parent, exemplars = _shown(store, experiment)
+    parent, exemplars = _shown(experiment, lambda one: program_view(store, store.experiment(one)))
     return CodeContext(brief=campaign_brief, hypothesis=hypothesis, parent=parent, exemplars=exemplars)
 
 
@@ -315,15 +320,10 @@ def _verdict(
     return "completed", "ok", "", statistics.fmean(t.score for t in trials if t.score is not None and t.task in ranking)
 
 
-def _shown(store: Store, experiment: Experiment) -> tuple[ProgramView, tuple[ProgramView, ...]]:
-    parent = program_view(store, _parent_of(store, experiment))
-    return parent, tuple(program_view(store, store.experiment(x)) for x in experiment.exemplar_ids)
-
-
-def _parent_of(store: Store, experiment: Experiment) -> Experiment:
+def _shown(experiment: Experiment, show: Callable[[str], ProgramView]) -> tuple[ProgramView, tuple[ProgramView, ...]]:
     if experiment.parent_id is None:
         raise AssertionError(f"{experiment.id} has no parent yet")
-    return store.experiment(experiment.parent_id)
+    return show(experiment.parent_id), tuple(map(show, experiment.exemplar_ids))
 
 
 def program_view(store: Store, experiment: Experiment) -> ProgramView:

@@ -119,6 +119,7 @@ def forecasts_of(
     ruler: Ruler,
     models: Mapping[str, str],
     left_out: Iterable[str] = (),
+    known: dict[str, list[Forecast]] | None = None,
 ) -> list[Forecast]:
     """The predictions of completed proposals, in order.
 
@@ -127,14 +128,18 @@ def forecasts_of(
         ruler: of their campaign.
         models: the name of the model by campaign, where an experiment was given to no other (`model.others`).
         left_out: experiments whose program is not the one that was declared.
+        known: what this ruler and these models made before, by experiment; what is new is added. A completed experiment
+            never changes, and nor does what it predicted.
     """
+    known = {} if known is None else known
     without = set(left_out)
-    return [
-        forecast
-        for one in experiments
-        if one.status == "completed" and one.kind == "proposal" and one.id not in without
-        for forecast in _of(one, ruler, models.get(one.campaign_id, ""))
-    ]
+    found: list[Forecast] = []
+    for one in experiments:
+        if one.status == "completed" and one.kind == "proposal" and one.id not in without:
+            if one.id not in known:
+                known[one.id] = _of(one, ruler, models.get(one.campaign_id, ""))
+            found.extend(known[one.id])
+    return found
 
 
 def model_of(campaign: Campaign) -> str:

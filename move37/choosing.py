@@ -14,8 +14,10 @@ import math
 import random
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 from memory.records import Experiment
 from memory.view import View
@@ -59,24 +61,29 @@ def choose(
     Raises:
         ValueError: nothing visible is completed.
     """
-    scored = _ranked(visible) if view is None else list(view.ranked(visible[-1].index if visible else -1))
+    up_to = visible[-1].index if visible else -1
+    listed = _ranked(visible) if view is None else []
+
+    def scored() -> Iterable[Experiment]:
+        return listed if view is None else view.ranked(up_to)
+
     distinct = view is not None and not view.programs_repeat
-    if not scored:
+    leaders = list(islice(scored(), _LEADERS))
+    if not leaders:
         raise ValueError("no completed experiment to choose a parent from")
     rng = random.Random(f"{purpose}:{seed}:{index}")
     if fixed_parent is not None:
-        shown = _exemplars(scored, fixed_parent, exemplars, rng, alike, distinct)
+        shown = _exemplars(scored(), fixed_parent, exemplars, rng, alike, distinct)
         return Choice(fixed_parent, shown, {"rule": "the experiment that was forked is the first parent"})
-    leaders = scored[:_LEADERS]
     led = {e.id for e in leaders}
-    children: Counter[str | None]
+    children: Mapping[str | None, int]
     if view is not None:
-        children = Counter({one: view.n_children(one, visible[-1].index) for one in led})
+        children = {one: view.n_children(one, up_to) for one in led}
     else:
         children = Counter([e.parent_id for e in visible if e.parent_id in led])
     weights = _weights(leaders, children)
     parent = rng.choices(leaders, weights=weights)[0]
-    shown = _exemplars(scored, parent, exemplars, rng, alike, distinct)
+    shown = _exemplars(scored(), parent, exemplars, rng, alike, distinct)
     rationale: dict[str, float | int | str] = {
         "rule": "exponential of the robust score over one plus children, among the best",
         "candidates": len(leaders),
@@ -84,6 +91,22 @@ def choose(
         "probability": weights[leaders.index(parent)] / sum(weights),
     }
     return Choice(parent, shown, rationale)
+
+
+def choose_second(
+    view: View[Experiment], up_to: int, wanted: Callable[[Experiment], bool], *, seed: int, index: int
+) -> Experiment:
+    """The parent that `choose` draws for the purpose "second" among those that are `wanted`, children that are not
+    being left aside. Only the best and their children are looked at.
+
+    Raises:
+        ValueError: no completed one is wanted.
+    """
+    leaders = list(islice((e for e in view.ranked(up_to) if wanted(e)), _LEADERS))
+    if not leaders:
+        raise ValueError("no completed experiment to choose a second parent from")
+    children = {e.id: sum(map(wanted, view.children(e.id, up_to))) for e in leaders}
+    return random.Random(f"second:{seed}:{index}").choices(leaders, weights=_weights(leaders, children))[0]
 
 
 def _ranked(visible: Sequence[Experiment]) -> list[Experiment]:
@@ -98,19 +121,19 @@ def _score(experiment: Experiment) -> float:
     return experiment.score
 
 
-def _weights(leaders: Sequence[Experiment], children: Counter[str | None]) -> list[float]:
+def _weights(leaders: Sequence[Experiment], children: Mapping[Any, int]) -> list[float]:
     scores = [_score(e) for e in leaders]
     median = statistics.median(scores)
     spread = max(statistics.median(abs(s - median) for s in scores), _MIN_SPREAD)
     weights = []
     for experiment, score in zip(leaders, scores, strict=True):
         z = max(-_CAP, min(_CAP, (score - median) / spread))
-        weights.append(math.exp(z) / (1 + children[experiment.id]))
+        weights.append(math.exp(z) / (1 + children.get(experiment.id, 0)))
     return weights
 
 
 def _exemplars(
-    scored: Sequence[Experiment],
+    scored: Iterable[Experiment],
     parent: Experiment,
     count: int,
     rng: random.Random,
@@ -119,31 +142,30 @@ def _exemplars(
 ) -> tuple[Experiment, ...]:
     """Of the programs besides the parent, each once, the best; and for diversity unlike ones, or else one by lot.
 
-    `distinct`: no two of `scored` have one program, so that only the parent has to be left out.
+    `scored` has the best first. `distinct`: no two of them have one program, so that only the parent's is left out.
     """
     if count == 0:
         return ()
-    if distinct and any(e is parent for e in scored):
-        others = [e for e in scored if e is not parent]
+    if alike is not None:  # the rest of a long ranking is not looked at
+        first = list(islice(_of_other_programs(scored, parent), max(_SHOWABLE, count + 1)))
+        return tuple(first) if len(first) <= count else _unlike(first[:_SHOWABLE], parent, count, alike)
+    if distinct:
+        others = [e for e in scored if e.program_sha256 != parent.program_sha256]
     else:
-        others = _of_other_programs(scored, parent)
+        others = list(_of_other_programs(scored, parent))
     if len(others) <= count:
         return tuple(others)
-    if alike is not None:
-        return _unlike(others[:_SHOWABLE], parent, count, alike)
     best = others[: count - 1]
     return (*best, rng.choice(others[count - 1 :]))
 
 
-def _of_other_programs(scored: Sequence[Experiment], parent: Experiment) -> list[Experiment]:
+def _of_other_programs(scored: Iterable[Experiment], parent: Experiment) -> Iterator[Experiment]:
     """The first of each program that is not the parent's."""
     seen = {parent.program_sha256}
-    found = []
     for experiment in scored:
         if experiment.program_sha256 not in seen:
             seen.add(experiment.program_sha256)
-            found.append(experiment)
-    return found
+            yield experiment
 
 
 def _unlike(candidates: Sequence[Experiment], parent: Experiment, count: int, alike: Alike) -> tuple[Experiment, ...]:

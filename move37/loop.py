@@ -8,7 +8,7 @@ Not covered: which of the visible ones are shown (`choosing`, `briefing`).
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import takewhile
@@ -19,7 +19,7 @@ from agents.contexts import Brief
 from agents.gateway import ChatModel
 from evaluator.objective import selects_on
 from memory.errors import NotFound
-from memory.records import Campaign, Experiment, Lesson
+from memory.records import Campaign, Evidence, Experiment, Lesson
 from memory.store import Store
 from move37.budget import Budget
 from move37.config import CampaignConfig, stored
@@ -28,6 +28,7 @@ from move37.evidence import standing
 from move37.laboratory import Laboratory
 from move37.measuring import Noise, Ruler
 from move37.recalling import Recollection
+from move37.standings import Standings
 from move37.turnstile import Turnstile
 from prompts.loader import Prompts
 
@@ -84,7 +85,6 @@ class Visibility:
     node: Experiment | None = None
     inherited: tuple[Stretch, ...] = ()
     _known: dict[str, list[Experiment]] = field(default_factory=dict, compare=False, repr=False)
-    _lessons: dict[str, list[tuple[int, list[Lesson]]]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, store: Store, campaign: Campaign) -> "Visibility":
@@ -144,25 +144,25 @@ class Visibility:
     def lessons(self, index: int) -> list[Lesson]:
         """The lessons of what experiment `index` sees, by the index of their experiment, each with the level and the
         refuter that the evidence of what it sees gives. One that was refuted only beyond is shown as it stood."""
-        found, rows = [], []
-        for stretch in self.stretches(index):
-            lessons = self._lessons_up_to(stretch.campaign_id, stretch.last)
-            if stretch.also is not None:
-                seen = {e.id for e in self._up_to(stretch.campaign_id, stretch.up_to)}
-                lessons = [x for x in lessons if x.experiment_id in seen | {stretch.also.id}]
-            found.extend(lessons)
-            rows.extend(self.store.evidence(stretch.campaign_id))
-        return standing(found, rows, {e.id: e.index for e in self.experiments(index)})
+        visible = self.experiments(index)
+        found = self.standings.of(visible)
+        return self.lessons_anew(index, visible) if found is None else found
 
-    def _lessons_up_to(self, campaign_id: str, last: int) -> list[Lesson]:
-        """As the store lists them. Each is read once: its body never changes, and its level is worked out anew."""
-        known = self._lessons.setdefault(campaign_id, [])
-        read = known[-1][0] if known else -1
-        if last > read:
-            known.append((last, self.store.lessons(campaign_id, up_to_index=last, after_index=read)))
-        if all(up_to != last for up_to, _ in known):  # one that is asked about late: rare, and read as a whole
-            return self.store.lessons(campaign_id, up_to_index=last)
-        return [x for up_to, some in known if up_to <= last for x in some]
+    def lessons_anew(self, index: int, visible: Sequence[Experiment]) -> list[Lesson]:
+        """As `lessons`, all read from the store; `visible` is what experiment `index` sees."""
+        indices = {e.id: e.index for e in visible}
+        found: list[Lesson] = []
+        rows: list[Evidence] = []
+        for stretch in self.stretches(index):
+            lessons = self.store.lessons(stretch.campaign_id, up_to_index=stretch.last)
+            found.extend(x for x in lessons if x.experiment_id in indices)
+            rows.extend(self.store.evidence(stretch.campaign_id))
+        return standing(found, rows, indices)
+
+    @cached_property
+    def standings(self) -> Standings:
+        """The lessons of what was asked about so far."""
+        return Standings(self.store)
 
     def tried(self, level: str, key: str) -> str | None:
         """The inherited experiment that holds this identity, if there is one: what it tried counts as tried here."""

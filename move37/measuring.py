@@ -83,9 +83,9 @@ class Noise:
         sigma = self._sigma.get(task)
         return None if sigma is None or n < 1 else smallest_detectable(sigma, n)
 
-    @property
+    @cached_property
     def ranking(self) -> tuple[str, ...]:
-        """The tasks whose mean is the score."""
+        """The tasks whose mean is the score. To ask a tier takes as long as all the rest of a comparison."""
         return tuple(selects_on(self.track, self.tier, self.tasks))
 
     @cached_property
@@ -122,12 +122,13 @@ class Ruler:
     _scores: dict[str, Scores] = field(default_factory=dict, repr=False)
     _outcomes: dict[tuple[str, str], Outcome] = field(default_factory=dict, repr=False)
 
-    def preload(self, trials: Sequence[Trial]) -> None:
-        """Takes the trials of finished experiments, so that they are not asked for one by one."""
-        by_experiment: dict[str, list[Trial]] = {}
-        for trial in trials:
-            by_experiment.setdefault(trial.experiment_id, []).append(trial)
-        self._scores.update({one: scores_of(found) for one, found in by_experiment.items()})
+    def preload(self, scores: Iterable[tuple[str, str, int, float]]) -> None:
+        """Takes all scores of finished experiments (experiment, task, seed, score: `StoreReader.campaign_scores`), so
+        that they are not asked for one by one."""
+        by_experiment: dict[str, dict[str, dict[int, float]]] = {}
+        for experiment_id, task, seed, score in scores:
+            by_experiment.setdefault(experiment_id, {}).setdefault(task, {})[seed] = score
+        self._scores.update(by_experiment)
 
     def compare(self, experiment_id: str, parent_id: str, *, finished: bool = True) -> Outcome:
         """An experiment against another, which is finished."""

@@ -48,6 +48,7 @@ MODES: tuple[Mode, ...] = ("improve", "ablate", "combine", "transfer", "explore"
 # Three times what seed noise explains between two programs of two seeds at tier smoke (docs/evaluation.md): a gain of
 # this size is one beyond doubt.
 FULL_GAIN = 0.1
+_STEP = 256  # plays between two tallies that are kept
 _ACCOUNTS = {"mode": "bandit", "model": "models"}
 ABLATE_EVERY = 8
 
@@ -110,6 +111,29 @@ class Play:
 
 
 @dataclass
+class Tally:
+    """What plays come to, summed in their order: floating-point sums depend on it, and so might a choice."""
+
+    plays: int = 0
+    rewards: dict[str, float] = field(default_factory=dict)  # of each arm, in the order of the first plays
+    counts: dict[str, float] = field(default_factory=dict)
+    kinds: Counter[tuple[str, tuple[str, ...]]] = field(default_factory=Counter)
+
+    def add(self, played: Iterable[Play]) -> "Tally":
+        """Takes in plays that come after those that it has."""
+        for play in played:
+            self.plays += 1
+            self.counts[play.arm] = self.counts.get(play.arm, 0.0) + 1
+            self.rewards[play.arm] = self.rewards.get(play.arm, 0.0) + play.reward
+            self.kinds[play.arm, play.among] += 1
+        return self
+
+    def copy(self) -> "Tally":
+        """One that grows apart from this one."""
+        return Tally(self.plays, dict(self.rewards), dict(self.counts), Counter(self.kinds))
+
+
+@dataclass
 class Plays:
     """The plays of finished experiments, each worked out once. `key` is where the arm stands in the selection (the
     bandit's own account beside it, under `_ACCOUNTS`), `default` the arm of those from before there was a choice."""
@@ -118,14 +142,24 @@ class Plays:
     default: str
     _found: list[Play | None] = field(default_factory=list)
     _scores: dict[str, float | None] = field(default_factory=dict)
+    _tallies: list[Tally] = field(default_factory=lambda: [Tally()])  # of the first 0, `_STEP`, 2 `_STEP` ... found
 
-    def of(self, visible: Sequence[Played]) -> list[Play]:
+    def of(self, visible: Sequence[Played]) -> Tally:
         """Those of the proposals that are not ablations. What is visible grows at its end only, whoever asks, and
         parents come before their children."""
         for one in visible[len(self._found) :]:
             self._scores[one.id] = one.score if one.status == "completed" else None
             self._found.append(self._play(one))
-        return [play for play in self._found[: len(visible)] if play is not None]
+            if len(self._found) % _STEP == 0:
+                self._tallies.append(self._tallied(len(self._found)))
+        return self._tallied(len(visible))
+
+    def _tallied(self, count: int) -> Tally:
+        """Of the first `count`, from the nearest tally before: whoever asks, and in whatever order, for at most
+        `_STEP` plays."""
+        nearest = min(count // _STEP, len(self._tallies) - 1)
+        rest = self._found[nearest * _STEP : count]
+        return self._tallies[nearest].copy().add(play for play in rest if play is not None)
 
     def _play(self, one: Played) -> Play | None:
         if one.kind != "proposal" or one.selection.get("mode") == "ablate":
@@ -137,11 +171,13 @@ class Plays:
 
 
 def plays(visible: Iterable[Played], key: str, default: str) -> list[Play]:
-    """As `Plays.of`, of experiments that are seen once."""
-    return Plays(key, default).of(list(visible))
+    """Those that `Plays.of` tallies, of experiments that are seen once."""
+    found = Plays(key, default)
+    found.of(list(visible))
+    return [play for play in found._found if play is not None]
 
 
-def draw(played: Sequence[Play], arms: Sequence[str], pending: int = 0) -> Drawn:
+def draw(played: Sequence[Play] | Tally, arms: Sequence[str], pending: int = 0) -> Drawn:
     """The arm that UCB1 chooses after what was `played` and `pending` choices whose rewards are not known yet.
 
     Rewards of arms that may not be chosen now still count as plays: n is of all.
@@ -151,22 +187,19 @@ def draw(played: Sequence[Play], arms: Sequence[str], pending: int = 0) -> Drawn
     """
     if not arms:
         raise ValueError("a bandit needs an arm")
-    counts: dict[str, float] = dict.fromkeys(arms, 0.0)
-    sums: dict[str, float] = dict.fromkeys(arms, 0.0)
-    for play in played:
-        counts[play.arm] = counts.get(play.arm, 0.0) + 1
-        sums[play.arm] = sums.get(play.arm, 0.0) + play.reward
+    known = played if isinstance(played, Tally) else Tally().add(played)
+    counts: dict[str, float] = dict.fromkeys(arms, 0.0) | known.counts
+    sums: dict[str, float] = dict.fromkeys(arms, 0.0) | known.rewards
     means = {arm: sums[arm] / count for arm, count in counts.items() if count}
     seen = dict(counts)
     for _ in range(pending):
         counts[_best(counts, means, arms)] += 1
     bounds = _bounds(counts, means)
-    kinds = Counter((play.arm, play.among) for play in played)
-    best = [count * max(means.get(name, 0.0) for name in (arm, *among)) for (arm, among), count in kinds.items()]
+    best = [count * max(means.get(name, 0.0) for name in (arm, *among)) for (arm, among), count in known.kinds.items()]
     return Drawn(
         arm=_best(counts, means, arms),
         arms=tuple(Arm(arm, int(seen[arm]), means.get(arm), bounds.get(arm)) for arm in arms),
-        plays=len(played),
+        plays=known.plays,
         regret=sum(best) - sum(sums.values()),
     )
 
@@ -206,7 +239,9 @@ def due(ordinal: int) -> bool:
     return ordinal % ABLATE_EVERY == ABLATE_EVERY - 1
 
 
-def choose(played: Sequence[Play], modes: Sequence[Mode], *, ordinal: int, pending: int) -> tuple[Mode, dict[str, Any]]:
+def choose(
+    played: Sequence[Play] | Tally, modes: Sequence[Mode], *, ordinal: int, pending: int
+) -> tuple[Mode, dict[str, Any]]:
     """The mode of proposal number `ordinal`, and what to store of the choice."""
     arms = [mode for mode in modes if mode != "ablate"]
     drawn = draw(played, arms or ["improve"], pending)

@@ -45,10 +45,7 @@ def _suggestions(store: Store, brief: Brief, parent: Experiment, children: Seque
     symptoms = set(symptoms_of(observed(store, brief, parent, children)))
     for child in children[-_FAILED_CHILDREN:]:
         symptoms.update(symptoms_of(Observation(reason=child.reason)))
-    latest = children[-_SIBLINGS:]
-    siblings = {e.id for e in latest}
-    campaigns = sorted({e.campaign_id for e in latest})
-    shown = {use.entry for campaign in campaigns for use in store.knowledge_uses(campaign, siblings)}
+    shown = store.knowledge_shown([e.id for e in children[-_SIBLINGS:]])
     track: Any = brief.track if brief.track in ("sequence", "vision") else "both"
     found = for_symptoms(symptoms, track=track, limit=Limits().knowledge, exclude=shown)
     return tuple(match.entry.id for match in found)

@@ -11,19 +11,21 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from agents.contexts import Difference, FailureView, KnowledgeView, Memory, Mention, ResearchContext
+from agents.contexts import Difference, FailureView, KnowledgeView, Memory, Mention, ProgramView, ResearchContext
 from memory.knowledge_base.entries import entry
 from memory.neighbours import Neighbour, Neighbours
-from memory.records import Experiment, Lesson
+from memory.records import Evidence, Experiment, Lesson
 from memory.retrieval import Fact, Near, Selection, Tried, k_near, select
 from memory.store import Store
 from memory.tokens import estimate
 from memory.vectors import Kind
 from memory.view import View
+from move37.calibration import Forecast
 from move37.differences import Differences
 from move37.modes import Plays
 from move37.vectorising import Hashed, Vectoriser
@@ -31,6 +33,8 @@ from move37.vectorising import Hashed, Vectoriser
 _PROGRAMS, _HYPOTHESES = "programs.safetensors", "hypotheses.safetensors"
 _SAVED_EVERY = 200  # entries
 _AT_ONCE = 256
+_PAIRS = 1 << 15  # likenesses that are remembered
+_SHOWN = 256  # programs that are remembered as they are shown
 _OBSERVED_LOOKED_AT = 500
 
 
@@ -48,6 +52,8 @@ class Recollection:
     differences: Differences = field(default_factory=Differences)
     designs: dict[str, list[str]] = field(default_factory=dict)  # normalised text -> experiments, in order
     suggested: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)  # experiment and parent -> entries
+    forecasts: dict[str, list[Forecast]] = field(default_factory=dict)  # of completed experiments
+    _shown: dict[str, ProgramView] = field(default_factory=dict)  # of finished experiments
     _plays: dict[str, Plays] = field(default_factory=dict)
     _learning: asyncio.Lock = field(default_factory=asyncio.Lock)
     _unsaved: int = 0
@@ -55,6 +61,7 @@ class Recollection:
     def __post_init__(self) -> None:
         self.programs = self._index("program", _PROGRAMS)
         self.hypotheses = self._index("hypothesis", _HYPOTHESES)
+        self.alike = lru_cache(_PAIRS)(self.programs.similarity)  # an entry never changes
 
     def _index(self, kind: Kind, file: str) -> Neighbours:
         encoder = self.vectoriser.encoder(kind)
@@ -63,6 +70,15 @@ class Recollection:
     def plays(self, key: str, default: str) -> Plays:
         """What the bandit over `key` knows of finished experiments."""
         return self._plays.setdefault(key, Plays(key, default))
+
+    def shown(self, experiment_id: str, made: Callable[[str], ProgramView]) -> ProgramView:
+        """A finished experiment's program with what it achieved, which `made` makes once: neither changes any more, and
+        the best are shown again and again."""
+        if experiment_id not in self._shown:
+            if len(self._shown) >= _SHOWN:
+                del self._shown[next(iter(self._shown))]
+            self._shown[experiment_id] = made(experiment_id)
+        return self._shown[experiment_id]
 
     async def learn(self, store: Store, visible: Sequence[Experiment]) -> None:
         """Takes in what of `visible` is new. Nobody sees half of it: who asks meanwhile waits."""
@@ -104,9 +120,9 @@ class Recollection:
         visible: Sequence[Experiment],
         lessons: Sequence[Lesson],
         knowledge: Sequence[str],
-        campaigns: Sequence[str],
+        evidence: Callable[[Sequence[Lesson]], Sequence[Evidence]],
     ) -> Selection:
-        """What `experiment`, whose parent is chosen, is reminded of; `visible` are of `campaigns`.
+        """What `experiment`, whose parent is chosen, is reminded of; `evidence` tells what was given about lessons.
 
         Raises:
             ValueError: its parent is not among `visible`.
@@ -114,13 +130,13 @@ class Recollection:
         await self.learn(store, visible)
         parent = str(experiment.parent_id)
         up_to = visible[-1].index
-        evidence = [e for campaign in sorted(set(campaigns)) for e in store.evidence(campaign)]
+        strongest = _strongest(lessons)
         return select(
             self.view,
             parent,
             up_to=up_to,
-            lessons=_strongest(lessons),
-            evidence=evidence,
+            lessons=strongest,
+            evidence=evidence(strongest),
             near=self._near(parent, up_to),
             knowledge=knowledge,
         )
@@ -217,7 +233,8 @@ _DROPPED_FIRST = (
 
 
 def within(context: ResearchContext, tokens: int, count: Callable[[ResearchContext], int]) -> ResearchContext:
-    """The context with whole items left out until its prompt has at most so many tokens, by `count`.
+    """The context with whole items left out until its prompt has at most so many tokens, by `count`, which was asked
+    about the very context that is returned.
 
     What goes first is said by `_DROPPED_FIRST`; of each list the last item goes first. In a transfer the published
     findings go last, since one of them is to be used. The parents stay: if they alone are too long, so is the prompt.
@@ -236,8 +253,11 @@ def within(context: ResearchContext, tokens: int, count: Callable[[ResearchConte
     saved = accumulate(estimate(str(item)) for _, item in queue)
     guess = next((n for n, enough in enumerate(saved, 1) if enough >= excess), len(queue))
 
+    tried: dict[int, ResearchContext] = {}
+
     def fits(dropped: int) -> bool:
-        return count(_without(context, names[:dropped])) <= tokens
+        tried[dropped] = _without(context, names[:dropped])
+        return count(tried[dropped]) <= tokens
 
     if fits(guess):
         while guess > 1 and fits(guess - 1):
@@ -247,7 +267,7 @@ def within(context: ResearchContext, tokens: int, count: Callable[[ResearchConte
             guess += 1
             if fits(guess):
                 break
-    return _without(context, names[:guess])
+    return tried[guess]
 
 
 def _without(context: ResearchContext, names: Sequence[str]) -> ResearchContext:

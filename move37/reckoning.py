@@ -24,9 +24,9 @@ def lessons_of(store: Store, campaign: Campaign, experiments: Sequence[Experimen
     return standing(store.lessons(campaign.id), store.evidence(campaign.id), indices)
 
 
-def summary(store: Store, campaign: Campaign) -> dict[str, Any]:
-    """What `status CAMPAIGN` adds: lessons by level, calibration, requested ablations."""
-    experiments = store.experiments(campaign.id)
+def summary(store: Store, campaign: Campaign, experiments: Sequence[Experiment]) -> dict[str, Any]:
+    """What `status CAMPAIGN` adds: lessons by level, calibration, requested ablations; `experiments` are all of the
+    campaign."""
     lessons = lessons_of(store, campaign, experiments)
     levels = Counter("retired" if x.retired_by else x.level for x in lessons)
     return {
@@ -46,7 +46,7 @@ def _calibration(
     ):
         return None
     ruler = Ruler(store, Noise(goal["track"], goal["tier"], tuple(goal["tasks"])), intervals=False)
-    ruler.preload(store.trials(campaign_id=campaign.id))
+    ruler.preload(store.campaign_scores(campaign.id))
     models = {campaign.id: calibration.model_of(campaign)}
     try:
         made = calibration.forecasts_of(experiments, ruler, models, calibration.repaired_away(lessons))

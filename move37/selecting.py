@@ -12,7 +12,7 @@ from typing import Any
 
 from memory.records import Experiment
 from move37 import ablations, modes, observing
-from move37.choosing import choose
+from move37.choosing import choose, choose_second
 from move37.loop import Loop
 from move37.modes import Mode
 
@@ -45,7 +45,7 @@ async def selected(loop: Loop, experiment: Experiment) -> Selected:
         index=experiment.index,
         exemplars=0 if "exemplars" in search.without else search.exemplars,
         fixed_parent=fixed,
-        alike=loop.recollection.programs.similarity if search.diverse_exemplars else None,
+        alike=loop.recollection.alike if search.diverse_exemplars else None,
         view=loop.recollection.view,
     )
     selection: dict[str, Any] = {**choice.rationale, **_model(loop, experiment, visible)}
@@ -56,7 +56,7 @@ async def selected(loop: Loop, experiment: Experiment) -> Selected:
         mode, drawn = _mode(loop, experiment, visible, choice.parent)
         selection |= drawn
         if mode == "combine":
-            second = _second(loop, experiment, visible, choice.parent)
+            second = _second(loop, experiment, visible[-1].index, choice.parent)
             selection["second"] = second.id
             exemplars = tuple(e for e in exemplars if e.id != second.id)
     return Selected(choice.parent.id, tuple(e.id for e in exemplars), selection)
@@ -88,10 +88,13 @@ def _model(loop: Loop, experiment: Experiment, visible: Sequence[Experiment]) ->
     return {"model": drawn.arm, "models": drawn.as_dict()}
 
 
-def _second(loop: Loop, experiment: Experiment, visible: Sequence[Experiment], parent: Experiment) -> Experiment:
+def _second(loop: Loop, experiment: Experiment, up_to: int, parent: Experiment) -> Experiment:
     """Drawn by the rule for parents, among those with another program that have something to give."""
-    others = [e for e in visible if e.program_sha256 != parent.program_sha256 and modes.worth_combining(e)]
-    return choose(others, seed=loop.config.seed, index=experiment.index, exemplars=0, purpose="second").parent
+
+    def other(one: Experiment) -> bool:
+        return one.program_sha256 != parent.program_sha256 and modes.worth_combining(one)
+
+    return choose_second(loop.recollection.view, up_to, other, seed=loop.config.seed, index=experiment.index)
 
 
 def _ordinal(loop: Loop, index: int) -> int:

@@ -7,9 +7,10 @@ model call, trial or record. A step returns the name of the next; the graph only
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import takewhile
 
 from agents import analyst, researcher
-from agents.contexts import Difference, ResearchContext
+from agents.contexts import Difference, ProgramView, Prompt, ResearchContext
 from agents.errors import ReplyMalformed
 from agents.replies import Proposal
 from evaluator.trial import TrialRequest
@@ -49,8 +50,7 @@ async def research(loop: Loop, experiment_id: str) -> Route:
         return _route_after(loop, experiment, attempt)
     if attempt.hypothesis is None:
         loop.notify("research", {"experiment": experiment_id, "attempt": attempt.number})
-        context = await _evidence(loop, experiment)
-        prompt = researcher.messages(loop.prompts, context)
+        context, prompt = _fitted(loop, experiment, await _evidence(loop, experiment))
         try:
             hypothesis = await ask(loop, experiment, "researcher", attempt.number, prompt, _form(loop, context))
         except ReplyMalformed as error:
@@ -76,13 +76,28 @@ def _form(loop: Loop, context: ResearchContext) -> Form[Proposal]:
     return replace(RESEARCHER, parse=parse)
 
 
+def _fitted(loop: Loop, experiment: Experiment, whole: ResearchContext) -> tuple[ResearchContext, Prompt]:
+    """What of its evidence the researcher is shown within the budget of tokens, and the prompt that shows it. Which
+    published findings these are is recorded."""
+    context = told(whole, loop.config.search.without)
+    rendered: dict[int, tuple[ResearchContext, Prompt]] = {}
+
+    def tokens(tried: ResearchContext) -> int:
+        rendered[id(tried)] = tried, researcher.messages(loop.prompts, tried)
+        return sum(estimate(m.content) for m in rendered[id(tried)][1].messages)
+
+    fitted = recalling.within(context, loop.config.search.prompt_tokens, tokens)
+    loop.store.put_knowledge_uses(experiment.id, [entry.id for entry in fitted.memory.knowledge])
+    return rendered[id(fitted)]
+
+
 async def _evidence(loop: Loop, experiment: Experiment) -> ResearchContext:
-    """What the researcher is shown, within the budget of tokens; which published findings is recorded."""
+    """What the researcher is to be shown, whatever its length."""
     visible, lessons = loop.visible(experiment), loop.visibility.lessons(experiment.index)
     await loop.recollection.learn(loop.store, visible)
     knowledge = observing.suggested(loop, experiment, visible)
-    campaigns = [stretch.campaign_id for stretch in loop.visibility.stretches(experiment.index)]
-    selection = await loop.recollection.recall(loop.store, experiment, visible, lessons, knowledge, campaigns)
+    evidence = loop.visibility.standings.evidence
+    selection = await loop.recollection.recall(loop.store, experiment, visible, lessons, knowledge, evidence)
     view, ranking = loop.recollection.view, loop.ranking
     mentioned = [*map(view.get, selection.ids), *visible[-max(1, loop.config.search.history) :]]
     compared = {name for one in mentioned if one is not None for name in (one.id, one.parent_id) if name is not None}
@@ -98,18 +113,17 @@ async def _evidence(loop: Loop, experiment: Experiment) -> ResearchContext:
         calibration=calibration.line(_forecasts(loop, visible, lessons)),
         retired=sum(x.retired_by is not None for x in lessons),
     )
-    by_id = {x.id: x for x in lessons}
+    wanted = {claim.lesson_id for claim in selection.lessons}
+    by_id = {x.id: x for x in lessons if x.id in wanted}
     chosen = [by_id[claim.lesson_id] for claim in selection.lessons]
-    context = briefing.research_context(
-        loop.store, loop.brief, experiment, visible, chosen, memory, loop.config, difference, view
+
+    def show(experiment_id: str) -> ProgramView:
+        read = loop.store.experiment
+        return loop.recollection.shown(experiment_id, lambda one: briefing.program_view(loop.store, read(one)))
+
+    return briefing.research_context(
+        loop.store, loop.brief, experiment, visible, chosen, memory, loop.config, difference, view, show
     )
-    fitted = recalling.within(
-        told(context, loop.config.search.without),
-        loop.config.search.prompt_tokens,
-        lambda tried: sum(estimate(m.content) for m in researcher.messages(loop.prompts, tried).messages),
-    )
-    loop.store.put_knowledge_uses(experiment.id, [entry.id for entry in fitted.memory.knowledge])
-    return fitted
 
 
 def _forecasts(loop: Loop, visible: Sequence[Experiment], lessons: Sequence[Lesson]) -> list[calibration.Forecast]:
@@ -119,7 +133,11 @@ def _forecasts(loop: Loop, visible: Sequence[Experiment], lessons: Sequence[Less
     models = {c: calibration.model_of(loop.store.campaign(c)) for c in campaigns}
     own = models[loop.campaign.id]
     made = [e for e in visible[-_FORECASTS:] if models[e.campaign_id] == own]
-    return calibration.forecasts_of(made, loop.ruler, models, calibration.repaired_away(lessons))
+    recent = {e.id for e in visible[-_FORECASTS:]}
+    theirs = takewhile(lambda x: x.experiment_id in recent, reversed(lessons))  # both are in one order
+    return calibration.forecasts_of(
+        made, loop.ruler, models, calibration.repaired_away(theirs), loop.recollection.forecasts
+    )
 
 
 async def code(loop: Loop, experiment_id: str) -> Route:

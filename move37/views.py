@@ -112,7 +112,7 @@ def closer(store: "Store", campaign: Campaign) -> dict[str, Any]:
             {"entry": x.entry, "shown": x.shown, "measured": x.measured, "gained": x.gained, "mean_gain": x.mean_gain}
             for x in uses
         ],
-        **reckoning.summary(store, campaign),
+        **reckoning.summary(store, campaign, proposals),
     }
 
 

@@ -150,13 +150,17 @@ def inline(text: object, cap: int = INLINE_CAP_CHARS) -> str:
     """Foreign text on one line: white space collapsed, unprintable characters dropped, code marks defused, capped."""
     whole = str(text)
     read = whole[: _READ_PER_SHOWN * cap]
-    kept = "".join(
-        " " if character.isspace() else character
-        for character in read
-        if character.isspace() or unicodedata.category(character) not in _UNSEEN
-    )
+    kept = read if _PLAIN.fullmatch(read) else _seen(read)
     line = _RUN_OF_MARKS.sub("''", " ".join(kept.split())).replace("|", "¦")
     return line if len(line) <= cap and len(read) == len(whole) else f"{line[: cap - 1]}…"
+
+
+def _seen(text: str) -> str:
+    return "".join(
+        " " if character.isspace() else character
+        for character in text
+        if character.isspace() or unicodedata.category(character) not in _UNSEEN
+    )
 
 
 def fence(text: object, info: str = "text", cap: int = FENCED_CAP_CHARS) -> str:

@@ -7,6 +7,7 @@
 The researcher's contexts of a combination and of a transfer, the analyst's and the coder's of the best experiment.
 """
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ def main(path: str, name: str) -> None:
     proposals = [e for e in store.experiments(loop.campaign.id) if e.kind == "proposal"]
     for mode in ("combine", "transfer"):
         latest = [e for e in proposals if e.selection["mode"] == mode][-1]
-        _write(f"researcher_{mode}", ResearchContext, steps._evidence(loop, latest))
+        evidence = asyncio.run(steps._evidence(loop, latest))
+        _write(f"researcher_{mode}", ResearchContext, steps._fitted(loop, latest, evidence)[0])
     best = max((e for e in proposals if e.score is not None), key=lambda e: e.score or 0.0)
     attempts = store.attempts(best.id)
     hypothesis = briefing.hypothesis_of(attempts)

@@ -255,6 +255,16 @@ class TestTokens:
         assert tokens.estimate("x = 12345\n") == 7
         assert tokens.estimate("é日\ud800") == 1 + 2 + 2
 
+    @given(
+        st.lists(
+            st.sampled_from(["```", "\n", "\n```", "~", " a", "  x = 1234", "é", "日", "\ud800", "\t", "b" * 1000])
+        )
+    )
+    def test_fenced_parts_count_as_what_they_are_part_of(self, parts: list[str]) -> None:
+        text = "".join(parts)
+        wide = sum(character >= "\u0800" for character in text)
+        assert tokens.estimate(text) == tokens.estimate(text) == len(tokens._PIECE.findall(text)) + wide
+
     @given(st.text(), st.text())
     def test_a_whole_never_counts_more_than_its_parts(self, one: str, other: str) -> None:
         assert tokens.estimate(one + other) <= tokens.estimate(one) + tokens.estimate(other)

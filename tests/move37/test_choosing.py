@@ -5,9 +5,12 @@ from collections import Counter
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from memory.records import Experiment
-from move37.choosing import choose
+from memory.view import View
+from move37.choosing import choose, choose_second
 
 
 def experiment(index: int, score: float | None, *, parent: int | None = None, program: str | None = None) -> Experiment:
@@ -82,3 +85,51 @@ def test_with_fewer_programs_than_exemplars_all_are_shown() -> None:
     for count in range(7):
         choice = choose(visible, seed=0, index=3, exemplars=count, alike=likeness)
         assert len(choice.exemplars) == min(count, 2)
+
+
+@st.composite
+def campaigns(draw: st.DrawFn) -> list[Experiment]:
+    """Some of one program, of equal scores, not completed; later ones are of earlier ones."""
+    found = [experiment(0, 0.3)]
+    for index in range(1, draw(st.integers(2, 40))):
+        score = draw(st.sampled_from([None, 0.05, 0.2, 0.3, 0.3, 0.9]))
+        program = draw(st.sampled_from(["same", None, None, None]))
+        found.append(experiment(index, score, parent=draw(st.integers(0, index - 1)), program=program))
+    return found
+
+
+@given(
+    every=campaigns(),
+    seen=st.integers(1, 40),
+    exemplars=st.integers(0, 5),
+    diverse=st.booleans(),
+    fixed=st.booleans(),
+    seed=st.integers(0, 9),
+)
+def test_a_view_chooses_as_the_list_of_what_is_visible(
+    every: list[Experiment], seen: int, exemplars: int, diverse: bool, fixed: bool, seed: int
+) -> None:
+    visible, view = every[:seen], View(every)  # the view may hold what lies beyond the horizon
+    alike = (lambda one, other: (len(one + other) * 7 % 5 + int(one[2:]) % 3) / 8) if diverse else None
+    settings = {"seed": seed, "index": 50, "exemplars": exemplars, "alike": alike}
+    parent = visible[-1] if fixed else None
+    listed = choose(visible, fixed_parent=parent, **settings)  # type: ignore[arg-type]
+    assert choose(visible, fixed_parent=parent, view=view, **settings) == listed  # type: ignore[arg-type]
+
+
+@given(every=campaigns(), seen=st.integers(1, 40), seed=st.integers(0, 9))
+def test_a_second_parent_is_drawn_from_a_view_as_from_a_list(every: list[Experiment], seen: int, seed: int) -> None:
+    visible = every[:seen]
+    parent = visible[seed % len(visible)]
+
+    def wanted(one: Experiment) -> bool:
+        return one.program_sha256 != parent.program_sha256 and one.score is not None and one.score > 0.1
+
+    others = [one for one in visible if wanted(one)]
+    up_to = visible[-1].index
+    if not others:
+        with pytest.raises(ValueError, match="no completed"):
+            choose_second(View(every), up_to, wanted, seed=seed, index=50)
+    else:
+        listed = choose(others, seed=seed, index=50, exemplars=0, purpose="second").parent
+        assert choose_second(View(every), up_to, wanted, seed=seed, index=50) == listed

@@ -1,6 +1,8 @@
 """Differences against noise, the shape of curves, and how predictions are scored."""
 
 import math
+from contextlib import closing
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memory.store import open_store
+from memory.testing import new_campaign, new_experiment, trial
 from move37.calibration import Forecast, by, forecasts_of, line, score
 from move37.curves import shape
 from move37.measuring import Difference, Noise, Ruler, difference
@@ -27,6 +31,23 @@ def test_a_difference_is_weighed_against_the_stored_noise_floor() -> None:
     assert large.score.n == 1
     assert large.score.low is None
     assert large.sign == 1
+
+
+def test_scores_taken_at_once_compare_as_those_read_one_by_one() -> None:
+    with closing(open_store("sqlite://")) as store:
+        campaign = new_campaign(store)
+        parent, child = (new_experiment(store, campaign, index) for index in (0, 1))
+        for one, gain in ((parent, 0.0), (child, 0.2)):
+            for place, (task, seed, data) in enumerate(product(("recall", "mqar"), (0, 1), ("selection", "claim"))):
+                made = trial(store, one, seed, task=task, data=data)
+                score = None if (one, task, seed) == (child, "mqar", 1) else 0.1 + gain + place / 50
+                state = "failed" if score is None else "completed"
+                store.finish_trial(made.id, state=state, reason="ok", score=score, device_s=1.0)
+        at_once, one_by_one = Ruler(store, NOISE), Ruler(store, NOISE)
+        at_once.preload(store.campaign_scores(campaign.id))
+        found = at_once.compare(child.id, parent.id)
+        assert found == one_by_one.compare(child.id, parent.id)
+        assert (found.tasks["recall"].n, found.tasks["mqar"].n) == (2, 1)
 
 
 def test_without_a_floor_one_seed_says_nothing_and_several_say_it_by_their_interval() -> None:

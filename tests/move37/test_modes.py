@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agents.opening import open_model
 from benchmarks import simulated
@@ -81,6 +83,33 @@ def test_regret_counts_only_arms_that_could_be_chosen() -> None:
 )
 def test_a_reward_is_a_share_of_a_full_gain(score: float | None, parent: float | None, earned: float) -> None:
     assert modes.reward(score, parent) == pytest.approx(earned)
+
+
+@given(
+    drawn=st.lists(
+        st.tuples(st.sampled_from("abcd"), st.floats(0, 0.3), st.sampled_from([(), ("a",), ("a", "b")]), st.booleans()),
+        min_size=1,
+        max_size=40,
+    ),
+    asked=st.lists(st.integers(0, 40), max_size=12),
+    pending=st.integers(0, 3),
+)
+def test_plays_come_to_the_same_for_whoever_asks_in_whatever_order(
+    drawn: list[tuple[str, float, tuple[str, ...], bool]], asked: list[int], pending: int
+) -> None:
+    """To the last bit: the sums are in the order of the plays, however often they are taken up again."""
+    every = [One("e-0", 0.2, kind="starter")]
+    for number, (arm, score, among, counts) in enumerate(drawn, 1):
+        account = {"arms": [{"name": name} for name in among]}
+        selection = {"mode": arm if counts else "ablate", "bandit": account}
+        every.append(One(f"e-{number}", score, f"e-{number // 2}", selection=selection))
+    known = modes.Plays("mode", "improve")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(modes, "_STEP", 4)
+        for count in asked:
+            visible = every[:count]
+            plain = modes.plays(visible, "mode", "improve")
+            assert draw(known.of(visible), ("b", "a"), pending) == draw(plain, ("b", "a"), pending)
 
 
 def test_failures_earn_nothing_and_ablations_and_starters_are_no_plays() -> None:

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from agents.contexts import (
     Brief,
     FailureView,
@@ -13,7 +15,8 @@ from agents.contexts import (
     ProgramView,
     ResearchContext,
 )
-from move37.recalling import within
+from move37 import recalling
+from move37.recalling import Recollection, within
 
 
 def mention(number: int) -> Mention:
@@ -66,6 +69,32 @@ def test_what_says_so_counts_as_well() -> None:
         return items(context) + 5 * bool(context.memory.omitted)
 
     assert items(within(CONTEXT, items(CONTEXT) - 1, with_words)) == items(CONTEXT) - 6
+
+
+@pytest.mark.parametrize("budget", range(-1, items(CONTEXT) + 1))
+def test_what_is_left_is_the_very_context_that_was_counted(budget: int) -> None:
+    counted = []
+
+    def count(context: ResearchContext) -> int:
+        counted.append(context)
+        return items(context)
+
+    found = within(CONTEXT, budget, count)
+    assert any(found is one for one in counted)
+
+
+def test_a_program_is_made_once_to_be_shown_and_only_so_many_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recalling, "_SHOWN", 2)
+    made: list[str] = []
+
+    def make(experiment_id: str) -> ProgramView:
+        made.append(experiment_id)
+        return replace(CONTEXT.parent, experiment=experiment_id)
+
+    recollection = Recollection()
+    shown = [recollection.shown(one, make).experiment for one in ("a", "b", "a", "c", "b", "a")]
+    assert shown == ["a", "b", "a", "c", "b", "a"]
+    assert made == ["a", "b", "c", "a"]
 
 
 def test_what_cannot_be_left_out_stays_however_long_it_is() -> None:

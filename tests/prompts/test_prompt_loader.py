@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prompts import loader
 from prompts.errors import HoleMismatch, TemplateMissing
 from prompts.loader import PACKAGED, Prompts, fence, inline, number, signed, values
 
@@ -82,6 +83,14 @@ def test_fence_cuts_the_middle_and_says_so() -> None:
 
 
 @given(st.text(max_size=500))
+def test_plain_text_on_a_line_is_what_going_through_it_gives(text: str) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loader, "_PLAIN", re.compile("(?!)"))
+        whole = inline(text, 80)
+    assert inline(text, 80) == whole
+
+
+@given(st.text())
 def test_inline_is_one_short_printable_line(text: str) -> None:
     line = inline(text, 80)
     assert len(line) <= 80
