@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from agents.contexts import AnalysisContext, CodeContext, ResearchContext
 from benchmarks.memory_scale import loop_of
 from memory.store import open_store
-from move37 import briefing, steps
+from move37 import analysing, briefing, steps
 
 FOLDER = Path(__file__).parent / "recorded"
 
@@ -27,14 +27,17 @@ def main(path: str, name: str) -> None:
     loop = loop_of(store, store.campaign(name))
     proposals = [e for e in store.experiments(loop.campaign.id) if e.kind == "proposal"]
     for mode in ("combine", "transfer"):
-        latest = [e for e in proposals if e.selection["mode"] == mode][-1]
+        found = [e for e in proposals if e.selection["mode"] == mode]
+        if not found:  # `combine` takes a second parent above chance
+            print(f"no experiment of mode {mode}: researcher_{mode}.json stays as it is", file=sys.stderr)
+            continue
+        latest = found[-1]
         evidence = asyncio.run(steps._evidence(loop, latest))
         _write(f"researcher_{mode}", ResearchContext, steps._fitted(loop, latest, evidence)[0])
     best = max((e for e in proposals if e.score is not None), key=lambda e: e.score or 0.0)
-    attempts = store.attempts(best.id)
-    hypothesis = briefing.hypothesis_of(attempts)
+    hypothesis = briefing.hypothesis_of(store.attempts(best.id))
     _write("coder", CodeContext, briefing.code_context(store, loop.brief, best, hypothesis))
-    _write("analyst", AnalysisContext, briefing.analysis_context(store, loop.brief, best, attempts[-1], hypothesis))
+    _write("analyst", AnalysisContext, analysing.context(analysing.Case.of(loop, best)))
     store.close()
 
 
