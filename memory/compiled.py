@@ -33,7 +33,10 @@ class TextScanner:
     def __init__(self, kinds: bytes, path: Path = LIBRARY) -> None:
         # PyDLL keeps the interpreter's lock: to give it back and to take it again may cost more than the call.
         library = ctypes.PyDLL(str(path))
-        library.built_of.restype = ctypes.c_char_p
+        try:
+            library.built_of.restype = ctypes.c_char_p
+        except AttributeError as error:
+            raise OSError(f"{path} is none of {SOURCE.name}: {error}") from error
         if library.built_of() != sha256(SOURCE.read_bytes()).hexdigest().encode():
             raise OSError(f"{path} was built of another version of {SOURCE.name}")
         library.prepare(kinds)

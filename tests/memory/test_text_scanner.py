@@ -144,6 +144,14 @@ def test_a_library_of_another_source_is_not_used(
     assert agrees(TextScanner(identity._KINDS, tmp_path / hatch_build.LIBRARY), "x = 1")
 
 
+def test_another_library_is_not_used(scanner: TextScanner, tmp_path: Path) -> None:
+    (tmp_path / "memory").mkdir()
+    (tmp_path / hatch_build.SOURCE).write_text("int other(void) { return 0; }\n")
+    assert hatch_build.build(tmp_path) is None
+    with pytest.raises(OSError, match="built_of"):
+        TextScanner(identity._KINDS, tmp_path / hatch_build.LIBRARY)
+
+
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
 def test_without_a_compiler_the_installation_goes_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiler: str
