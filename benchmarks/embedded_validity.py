@@ -34,6 +34,7 @@ from evaluator.statistics import wilson
 from evaluator.trial import TrialRequest
 from move37.config import CampaignConfig, ModelConfig, ObjectiveConfig
 from move37.laboratory import Progress, SandboxLaboratory, TrialOutcome
+from move37.novelty import GATE
 
 OUTPUT = Path(__file__).with_suffix(".md")
 TASKS = ("selective_copying",)
@@ -212,7 +213,7 @@ def _table(plain: Mapping[str, Run], repaired: Run, planted: Sequence[str]) -> s
         "|---|---|---|---|---|",
     ]
     for name, run in plain.items():
-        first = [attempts[0] for attempts in run.attempts[2:]]
+        first = [attempts[0] for attempts in _written(run)]
         refused = [one for one in first if one.startswith(("gate_failed", "malformed"))]
         repeats = sum(one.startswith("duplicate") for one in first)
         reasons = ", ".join(sorted(set(refused))) or "-"
@@ -221,9 +222,8 @@ def _table(plain: Mapping[str, Run], repaired: Run, planted: Sequence[str]) -> s
         )
     by_fault: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     # A reproposal asks the coder again, and gets a fault again: experiments are matched by their first attempt.
-    experiments = repaired.attempts[2:]
     faults = iter(planted)
-    for attempts in experiments:
+    for attempts in _written(repaired):
         fresh = 1 + sum(one.startswith("duplicate") for one in attempts[:-1])
         names = [next(faults) for _ in range(fresh)]
         by_fault[names[0]].append(attempts)
@@ -244,6 +244,12 @@ def _table(plain: Mapping[str, Run], repaired: Run, planted: Sequence[str]) -> s
         "loop of gate, verdict and repair works, and little about how hard the faults are.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _written(run: Run) -> list[tuple[str, ...]]:
+    """The attempts of every proposal for which a program was written: not those whose hypothesis repeats another."""
+    kept = (tuple(one for one in attempts if f": {GATE}/" not in one) for attempts in run.attempts[2:])
+    return [attempts for attempts in kept if attempts]
 
 
 def _share(good: int, of: int) -> str:
