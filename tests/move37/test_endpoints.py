@@ -206,6 +206,7 @@ def test_what_a_hostile_program_does_is_a_verdict(
     assert time.monotonic() - started < 150
 
 
+@pytest.mark.thorough
 def test_a_token_budget_stops_the_campaign_and_resume_continues_it(play: Play, tmp_path: Path) -> None:
     store, _, launched = play(fenced(GOOD), experiments=4, budget__tokens=1000)
     assert launched.campaign.stopped_because == "budget_tokens"

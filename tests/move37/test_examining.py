@@ -110,6 +110,7 @@ def test_evaluate_prints_ladder_cost_scores_and_references(cli: Cli, program: Pa
         assert word in shown
 
 
+@pytest.mark.thorough
 def test_evaluate_json_holds_every_number_behind_the_table(cli: Cli, program: Path) -> None:
     data = cli.json(
         "evaluate", str(program), *UNSAFE, "--tier", "micro", "--tasks", "recall:length=20,byte_lm", "--seeds", "0,1",

@@ -46,6 +46,7 @@ def test_a_campaign_replays_to_the_same_programs_without_network(finished: Cli, 
     store.close()
 
 
+@pytest.mark.thorough
 def test_the_command_says_so(finished: Cli) -> None:
     assert "same programs, same order" in finished("replay", "tiny").stdout
     assert finished.json("replay", "tiny")["identical"] is True

@@ -79,6 +79,7 @@ def test_a_repair_that_only_renames_is_the_refused_program_unchanged(play: Play)
     assert (second.detail["gate"], second.detail["reason"]) == ("identity", "unchanged")
 
 
+@pytest.mark.thorough
 def test_levels_that_are_not_asked_for_are_not_looked_at(play: Play):
     store, experiment, launched = play(fenced(SAME_FUNCTION), **starting(search__identity=["L0"]))
     assert store.experiment(experiment).status == "completed"
