@@ -64,7 +64,7 @@ ATOMS = [
 ]
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=800, deadline=None)
 @given(st.lists(st.sampled_from(ATOMS), max_size=24).map("".join))
 def test_pieces_in_any_order_read_the_same(text: str) -> None:
     found = identity.scanner()

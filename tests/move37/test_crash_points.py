@@ -131,7 +131,7 @@ def run(original: Store, source: Campaign, store: Any, campaign: Campaign, check
     [
         pytest.param(False, 1, marks=pytest.mark.thorough, id="checkpoints lost"),
         pytest.param(True, 3, marks=pytest.mark.thorough, id="with checkpoints, every third write"),
-        pytest.param(False, 8, id="checkpoints lost, every eighth write"),
+        pytest.param(False, 12, id="checkpoints lost, every twelfth write"),
         pytest.param(True, 8, marks=pytest.mark.thorough, id="with checkpoints, every eighth write"),
     ],
 )

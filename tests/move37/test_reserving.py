@@ -70,6 +70,7 @@ def test_a_repeat_that_stays_one_ends_as_a_duplicate_of_the_experiment_that_comp
     assert store.trials(experiment) == []
 
 
+@pytest.mark.thorough
 def test_a_repair_that_only_renames_is_the_refused_program_unchanged(play: Play):
     leaks = ANOTHER + "\nx = undefined_name\n"
     renamed = leaks.replace("undefined_name", "undefined_name  # still")
